@@ -1,0 +1,132 @@
+//! Gateway to node-agent: what must reach a running container at once and is not state. Every
+//! request names container ids the gateway has already resolved and authorized in the caller's
+//! project. Only the certificate of the gateway opens this API.
+//!
+//! Streams: `Connection: Upgrade`, `Upgrade: wharfage-stream`, answered with 101. Downstream bytes
+//! are exactly what the Docker client shall see: raw for a terminal, otherwise frames of 8 bytes
+//! header (stream, 0, 0, 0, big-endian length) and payload. Upstream bytes are raw stdin; the end
+//! of that direction (half-close) is end of file for stdin while output goes on.
+
+use model::{ContainerId, ExecId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Base path: `/containers/v1/{id}`.
+pub const CONTAINERS: &str = "/containers/v1";
+/// Base path: `/execs/v1/{id}`.
+pub const EXECS: &str = "/execs/v1";
+/// Upgrade token of the stream endpoints.
+pub const STREAM_PROTOCOL: &str = "wharfage-stream";
+
+/// `POST {CONTAINERS}/{id}/attach?…` with upgrade. Valid before the start: output is delivered from
+/// the very first byte of the run that follows.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AttachQuery {
+    /// Forward stdin.
+    pub stdin: bool,
+    /// Send stdout.
+    pub stdout: bool,
+    /// Send stderr.
+    pub stderr: bool,
+    /// Send what was logged so far first.
+    pub logs: bool,
+    /// Stay for what comes.
+    pub stream: bool,
+}
+
+/// `GET {CONTAINERS}/{id}/logs?…`: framed (or raw with a terminal) body; with `follow` it ends when
+/// the container's run ends.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct LogsQuery {
+    /// Wait for more.
+    pub follow: bool,
+    /// Send stdout.
+    pub stdout: bool,
+    /// Send stderr.
+    pub stderr: bool,
+    /// Only lines at or after this instant, nanoseconds since 1970.
+    pub since_ns: Option<i64>,
+    /// Only lines before this instant.
+    pub until_ns: Option<i64>,
+    /// Put the RFC 3339 time (nine digits) and a space before every line.
+    pub timestamps: bool,
+    /// Only so many last lines; `None` is all.
+    pub tail: Option<u64>,
+}
+
+/// `POST {CONTAINERS}/{id}/kill`: sends a signal to PID 1. 409 if it does not run.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct KillRequest {
+    /// Signal number, 1 to 64.
+    pub signal: i32,
+}
+
+/// `POST {CONTAINERS}/{id}/resize` and `POST {EXECS}/{id}/resize`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ResizeRequest {
+    /// Rows.
+    pub height: u16,
+    /// Columns.
+    pub width: u16,
+}
+
+/// `GET {CONTAINERS}/{id}/top?ps_args=…` is answered with this.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct TopReply {
+    /// Column titles.
+    pub titles: Vec<String>,
+    /// One row a process.
+    pub processes: Vec<Vec<String>>,
+}
+
+/// A process to run inside a container. `POST {EXECS}/{exec}/start` with this body and upgrade (or
+/// without upgrade when `detach`): 101 and the stream, or 204.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ExecStart {
+    /// The container.
+    pub container: ContainerId,
+    /// Program and arguments.
+    pub cmd: Vec<String>,
+    /// Added to the container's environment.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Working directory; empty is the container's.
+    #[serde(default)]
+    pub working_dir: String,
+    /// `user[:group]`; empty is the container's.
+    #[serde(default)]
+    pub user: String,
+    /// Allocate a terminal.
+    #[serde(default)]
+    pub tty: bool,
+    /// Connect stdin.
+    #[serde(default)]
+    pub attach_stdin: bool,
+    /// Send stdout.
+    #[serde(default)]
+    pub attach_stdout: bool,
+    /// Send stderr.
+    #[serde(default)]
+    pub attach_stderr: bool,
+    /// Do not wait and send nothing.
+    #[serde(default)]
+    pub detach: bool,
+    /// Rows and columns at start.
+    #[serde(default)]
+    pub console_size: Option<(u16, u16)>,
+}
+
+/// `GET {EXECS}/{exec}?container={id}`: what became of an exec. 404 if it never started here.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ExecState {
+    /// Which.
+    pub id: ExecId,
+    /// It runs now.
+    pub running: bool,
+    /// Exit status once it ended; 126 or 127 if it could not be started.
+    pub exit_code: Option<i32>,
+    /// PID on the host, 0 if none.
+    pub pid: u32,
+}

@@ -1,0 +1,145 @@
+//! Scheduler and hosts. A host joins once with a token and a signing request, and from then on is
+//! who its certificate says (common name `host:<uuid>`). It sees only its own plan and reports only
+//! its own progress.
+//!
+//! The plan is a stream of [`HostDelta`] lines. The first line after connecting is `full`; every
+//! further line carries only what changed, with the generation reached. A host refuses a
+//! generation older than the one it has.
+
+use std::net::IpAddr;
+
+use ipnet::Ipv4Net;
+use model::{
+    ContainerId, ContainerName, ContainerSpec, Desired, Digest, Endpoint, HostCapacity, HostId, LayerDescriptor,
+    NetworkId, Observed, ProjectId, PublishedPort,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `POST`, server-authenticated TLS only: [`JoinRequest`] in, [`JoinReply`] out.
+pub const JOIN: &str = "/hosts/v1/join";
+/// `GET`, host certificate: endless NDJSON stream of [`HostDelta`]. Query: `address` is not needed; `incarnation` of the agent process for the log.
+pub const PLAN: &str = "/hosts/v1/self/plan";
+/// `POST`, host certificate: [`HostReport`] in, 204 out once it is durable. Doubles as the heartbeat.
+pub const REPORT: &str = "/hosts/v1/self/report";
+
+/// How often a host reports at least, so that it counts as ready.
+pub const HEARTBEAT_INTERVAL_MS: u64 = 3_000;
+/// How long after the last report a host counts as down.
+pub const HOST_LATE_AFTER_MS: u64 = 12_000;
+
+/// A host asks to be one.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JoinRequest {
+    /// One-time join token an operator made.
+    pub token: String,
+    /// PEM certificate signing request. Subject and extensions in it are ignored; the scheduler decides them.
+    pub csr_pem: String,
+    /// Name for people: `node-1`.
+    pub name: String,
+    /// Address other hosts and the gateway reach it at.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// Port of the node-agent's API.
+    pub agent_port: u16,
+    /// What it can give.
+    pub capacity: HostCapacity,
+}
+
+/// The host's identity.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JoinReply {
+    /// Its id.
+    pub host: HostId,
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    /// The authority it shall trust, PEM.
+    pub ca_pem: String,
+}
+
+/// What changed in what is wanted of a host.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct HostDelta {
+    /// The generation reached when this is applied.
+    pub generation: i64,
+    /// `true`: `containers` is everything; whatever else is on the host is an orphan.
+    #[serde(default)]
+    pub full: bool,
+    /// New or changed containers, whole. A removed one comes with [`Desired::Removed`].
+    #[serde(default)]
+    pub containers: Vec<PlannedContainer>,
+    /// Every network those containers are on, and every network of a full plan.
+    #[serde(default)]
+    pub networks: Vec<PlannedNetwork>,
+}
+
+/// One container as a host needs it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PlannedContainer {
+    /// Id.
+    pub id: ContainerId,
+    /// Project, for its network and uid range.
+    pub project: ProjectId,
+    /// Current name; a rename changes nothing else.
+    pub name: ContainerName,
+    /// What is wanted now.
+    pub desired: Desired,
+    /// The spec. Never changes after create (live updates get their own document).
+    pub spec: ContainerSpec,
+    /// The image, by digest.
+    pub image: PlannedImage,
+    /// Its place on the network; `None` for `--network none`.
+    #[serde(default)]
+    pub endpoint: Option<Endpoint>,
+    /// Ports published for the wanted run.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// An image as a host needs it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PlannedImage {
+    /// Digest of the image config: the image's id.
+    pub id: Digest,
+    /// Lowest first.
+    pub layers: Vec<LayerDescriptor>,
+}
+
+/// A network as a host needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedNetwork {
+    /// Id.
+    pub id: NetworkId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Segment number, unique in the fleet; names the bridge and is the VXLAN VNI.
+    pub vni: u32,
+    /// Subnet, unique in the fleet.
+    #[schema(value_type = String)]
+    pub subnet: Ipv4Net,
+    /// Addresses of the other hosts that have endpoints on it.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub peers: Vec<IpAddr>,
+}
+
+/// What a host has to say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct HostReport {
+    /// The generation it has applied.
+    pub generation: i64,
+    /// What it can give, as probed now.
+    pub capacity: HostCapacity,
+    /// Containers that moved since the last report that was acknowledged (all of them after a reconnect).
+    #[serde(default)]
+    pub containers: Vec<ContainerReport>,
+}
+
+/// How far one container got.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ContainerReport {
+    /// Which.
+    pub id: ContainerId,
+    /// How far.
+    pub observed: Observed,
+}

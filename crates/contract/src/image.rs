@@ -1,0 +1,91 @@
+//! image-svc's internal API. The gateway asks for pulls; hosts fetch the layers of images in their
+//! own plan, and nothing else.
+
+use std::collections::BTreeMap;
+
+use model::{Digest, ProjectId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `POST` [`PullRequest`]; answer: NDJSON stream of [`PullProgress`], at once. A failure before the
+/// first line is a real status with a [`model::Error`]; after it, a line with `error`.
+pub const PULL: &str = "/internal/v1/pulls";
+/// `GET {LAYERS}/{digest}`, host certificate: the blob, with `Content-Length`; `Range` honoured.
+pub const LAYERS: &str = "/hosts/v1/layers";
+
+/// Bring an image into a project.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PullRequest {
+    /// The project.
+    pub project: ProjectId,
+    /// Reference as the user wrote it, tag or digest included.
+    pub reference: String,
+    /// `os/arch[/variant]`; the fleet's own when absent.
+    #[serde(default)]
+    pub platform: Option<String>,
+    /// Credentials for the upstream, used for this pull only, never stored or logged.
+    #[serde(default)]
+    pub auth: Option<RegistryAuth>,
+}
+
+/// Credentials of a registry (`X-Registry-Auth`).
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct RegistryAuth {
+    /// User name.
+    pub username: String,
+    /// Password or access token.
+    pub password: String,
+    /// OAuth2 refresh token, instead of a password.
+    #[serde(rename = "identitytoken")]
+    pub identity_token: String,
+    /// Bearer token to use as it is.
+    #[serde(rename = "registrytoken")]
+    pub registry_token: String,
+    /// The registry they are for.
+    #[serde(rename = "serveraddress")]
+    pub server_address: String,
+}
+
+impl std::fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryAuth").field("server_address", &self.server_address).finish_non_exhaustive()
+    }
+}
+
+/// One line of a pull's progress: Docker's `jsonmessage`, which the gateway passes on as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct PullProgress {
+    /// `Pulling fs layer`, `Downloading`, `Pull complete`, `Digest: …`, `Status: …`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Layer's short id, or the tag on the first line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Bytes so far and in all.
+    #[serde(default, rename = "progressDetail", skip_serializing_if = "Option::is_none")]
+    pub progress_detail: Option<ProgressDetail>,
+    /// The pull failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The same, structured.
+    #[serde(default, rename = "errorDetail", skip_serializing_if = "Option::is_none")]
+    pub error_detail: Option<BTreeMap<String, String>>,
+}
+
+/// See [`PullProgress::progress_detail`].
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct ProgressDetail {
+    /// Bytes so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<u64>,
+    /// Bytes in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
+
+/// Path of a layer.
+#[must_use]
+pub fn layer_path(digest: &Digest) -> String {
+    format!("{LAYERS}/{digest}")
+}

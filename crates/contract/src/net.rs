@@ -1,0 +1,89 @@
+//! node-agent to netd, over a unix socket of the host. netd knows nothing of tenants, schedulers or
+//! credentials: it holds one [`NetPlan`] and makes the kernel match it. The agent sends the whole
+//! plan when it connects and deltas afterwards; the answer comes when the kernel has it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::Ipv4Net;
+use model::{ContainerId, NetworkId, PublishedPort};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `PUT` [`NetPlan`], answer [`NetStatus`]: replaces the plan; whatever is not in it is removed.
+pub const PLAN: &str = "/v1/plan";
+/// `POST` [`NetDelta`], answer [`NetStatus`].
+pub const DELTA: &str = "/v1/delta";
+
+/// Everything netd shall have made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetPlan {
+    /// Networks with at least one endpoint here.
+    pub networks: BTreeMap<String, NetNetwork>,
+    /// Endpoints, by container id.
+    pub endpoints: BTreeMap<String, NetEndpoint>,
+}
+
+/// One network on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetNetwork {
+    /// Id (the map's key too).
+    pub id: NetworkId,
+    /// Segment number: bridge `wb<vni>`, tunnel `wx<vni>`, VXLAN VNI.
+    pub vni: u32,
+    /// Subnet. The first address is the gateway, on the bridge of every host.
+    #[schema(value_type = String)]
+    pub subnet: Ipv4Net,
+    /// Other hosts on this network: the tunnel's flood list.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub peers: Vec<IpAddr>,
+}
+
+/// One container's sandbox: a network namespace with `lo` and, if on a network, `eth0`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetEndpoint {
+    /// Container (the map's key too).
+    pub container: ContainerId,
+    /// Network and address; `None` makes a namespace with `lo` alone.
+    #[serde(default)]
+    pub attachment: Option<NetAttachment>,
+    /// Ports published now.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// Where an endpoint is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetAttachment {
+    /// The network.
+    pub network: NetworkId,
+    /// Address; the MAC is derived from it.
+    #[schema(value_type = String)]
+    pub ip: Ipv4Addr,
+}
+
+/// A change to the plan, applied as one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct NetDelta {
+    /// Networks to add or replace.
+    #[serde(default)]
+    pub networks: Vec<NetNetwork>,
+    /// Endpoints to add or replace.
+    #[serde(default)]
+    pub endpoints: Vec<NetEndpoint>,
+    /// Containers whose endpoints go. A network with no endpoint left goes with the last one.
+    #[serde(default)]
+    pub remove_endpoints: Vec<ContainerId>,
+}
+
+/// What the kernel has after applying.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct NetStatus {
+    /// Namespace path of each endpoint the request named (all of them for a whole plan), by container id.
+    pub netns: BTreeMap<String, String>,
+    /// What could not be made, by container or network id, and why. Everything else is in place.
+    pub failed: BTreeMap<String, String>,
+}

@@ -1,0 +1,35 @@
+//! The vocabulary of the suite: ids, names, quantities, specs, lifecycles and the one error enum.
+//!
+//! Everything here is a plain value. Nothing does I/O, reads a clock or draws a random number, so
+//! that the planner and every other pure core may depend on it. A value that exists is valid:
+//! parsing happens on the way in (`serde(try_from)` or `FromStr`), never later.
+
+mod container;
+mod digest;
+mod error;
+mod event;
+mod host;
+mod id;
+mod image;
+mod name;
+mod network;
+mod quantity;
+mod reference;
+mod resources;
+mod security;
+
+pub use container::{
+    ContainerSpec, Desired, Exit, LogConfig, Observed, Phase, Progress, RestartPolicy, StreamFlags, TmpfsMount,
+};
+pub use digest::Digest;
+pub use error::{Error, Result};
+pub use event::{Event, EventKind};
+pub use host::{HostCapacity, HostCondition, HostState};
+pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, TenantId, TokenId};
+pub use image::{ImageConfig, LayerDescriptor, LayerEncoding};
+pub use name::{ContainerName, Slug};
+pub use network::{Endpoint, MacAddress, PortBinding, PortProtocol, PublishedPort};
+pub use quantity::{MemoryBytes, NanoCpus};
+pub use reference::{DEFAULT_REGISTRY, ImageReference};
+pub use resources::{Resources, Ulimit};
+pub use security::{Capability, DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, SecuritySpec};

@@ -1,0 +1,22 @@
+//! How a container is run on a host: the bundle handed to an OCI runtime, the runtime itself behind
+//! a narrow trait, the cgroup it leaves behind, and the documents the agent and the shim exchange.
+//!
+//! Synchronous and small, because the shim (one process per container) links it too. Nothing here
+//! starts a thread. Every path that comes from an image is opened below the rootfs by `openat2`.
+
+pub mod bundle;
+pub mod cgroup;
+mod error;
+pub mod oci;
+pub mod protocol;
+pub mod rlimit;
+pub mod run_dir;
+pub mod seccomp;
+pub mod spec;
+pub mod user;
+
+pub use bundle::{Bundle, ExecProcess, Netns, SandboxSpec, exec_process, write_bundle};
+pub use error::{Error, Result};
+pub use oci::{OciRuntime, StartFailure, by_name};
+pub use run_dir::RunDir;
+pub use user::ResolvedUser;

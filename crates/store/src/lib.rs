@@ -1,0 +1,82 @@
+//! The only SQL in the suite. Postgres is the truth; every fact has one writer, enforced by the
+//! roles in `migrations/`.
+//!
+//! Tenancy is held twice. By type: a tenant query hangs off [`ProjectTx`], which needs a
+//! [`ProjectScope`], which only [`Store::authenticate`] makes from a credential (or
+//! [`ProjectScope::delegated`], for a service the gateway has already vouched to). By Postgres:
+//! opening a [`ProjectTx`] names the project to row-level security in the same round trip as BEGIN.
+
+mod error;
+mod scope;
+mod transaction;
+
+pub use error::{on_constraint, store_error};
+pub use scope::{OperatorScope, Principal, ProjectScope};
+pub use transaction::{OperatorTx, ProjectTx, ServiceTx};
+
+use std::time::Duration;
+
+use model::{Error, Result};
+use sqlx::{
+    PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// Every schema change, in order; embedded so that a binary knows which schema it speaks.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// A pool of connections under one service's role.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Connects lazily: a service starts, and answers 503, while Postgres is away.
+    ///
+    /// # Errors
+    /// The URL does not parse.
+    pub fn connect_lazy(url: &str, connections_max: u32) -> Result<Self> {
+        let options: PgConnectOptions = url.parse().map_err(|e| Error::invalid("database url", &format!("{e}")))?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections_max)
+            .min_connections(1)
+            .acquire_timeout(Duration::from_secs(5))
+            // A round trip before every use would double the cost of a read; a dead connection shows at the first query.
+            .test_before_acquire(false)
+            .connect_lazy_with(options.statement_cache_capacity(256));
+        Ok(Self { pool })
+    }
+
+    /// Applies what is missing of [`MIGRATIONS`], under Postgres' advisory lock: safe to run twice, or by two at once.
+    ///
+    /// # Errors
+    /// Postgres is away, or the schema is one this binary does not know.
+    pub async fn migrate(url: &str) -> Result<()> {
+        let pool = PgPoolOptions::new().max_connections(1).connect(url).await.map_err(store_error)?;
+        MIGRATIONS.run(&pool).await.map_err(Error::internal)?;
+        pool.close().await;
+        Ok(())
+    }
+
+    /// Whether Postgres answers and holds the schema this binary was built for.
+    ///
+    /// # Errors
+    /// `Unavailable` if it does not answer, `Internal` for an unknown schema.
+    pub async fn check(&self) -> Result<()> {
+        sqlx::query_scalar!("SELECT 1 AS one").fetch_one(&self.pool).await.map_err(store_error)?;
+        Ok(())
+    }
+
+    /// The pool itself, for queries of this crate that need no tenant.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A store over an existing pool (tests).
+    #[must_use]
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self { pool }
+    }
+}

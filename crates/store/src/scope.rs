@@ -1,0 +1,89 @@
+//! Who is asking, as a value that only a checked credential can make.
+
+use model::{ProjectId, Result, TenantId, TokenId};
+
+use crate::{Store, store_error};
+
+/// What a credential opens.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    /// One project.
+    Project(ProjectScope),
+    /// The platform itself, but no project's content.
+    Operator(OperatorScope),
+}
+
+/// The right to act in one project. Its fields are private to this crate: nobody can make one up.
+#[derive(Clone, Copy, Debug)]
+pub struct ProjectScope {
+    project: ProjectId,
+    tenant: Option<TenantId>,
+    token: Option<TokenId>,
+}
+
+/// The right to administer tenants, projects, tokens and hosts.
+#[derive(Clone, Copy, Debug)]
+pub struct OperatorScope {
+    pub(crate) token: TokenId,
+}
+
+impl ProjectScope {
+    /// For a service that was asked by the gateway, over mTLS, to act in a project the gateway has
+    /// authorized. The gateway itself never calls this.
+    #[must_use]
+    pub fn delegated(project: ProjectId) -> Self {
+        Self { project, tenant: None, token: None }
+    }
+
+    /// The project.
+    #[must_use]
+    pub fn project(&self) -> ProjectId {
+        self.project
+    }
+
+    /// The tenant that owns it; `None` for a delegated scope.
+    #[must_use]
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.tenant
+    }
+
+    /// The credential used; `None` for a delegated scope.
+    #[must_use]
+    pub fn token(&self) -> Option<TokenId> {
+        self.token
+    }
+}
+
+impl OperatorScope {
+    /// The credential used.
+    #[must_use]
+    pub fn token(&self) -> TokenId {
+        self.token
+    }
+}
+
+impl Store {
+    /// Which principal holds this credential (`kind`: `bearer` or `certificate`)? Always asked of
+    /// Postgres, never of a cache: a revoked token is refused from the next request on.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn authenticate(&self, kind: &str, secret_sha256: &[u8; 32]) -> Result<Option<Principal>> {
+        let row = sqlx::query!(
+            r#"SELECT token_id AS "token_id!", project_id, tenant_id FROM authenticate($1, $2)"#,
+            kind,
+            secret_sha256
+        )
+        .fetch_optional(self.pool())
+        .await
+        .map_err(store_error)?;
+        Ok(row.map(|row| match row.project_id {
+            Some(project) => Principal::Project(ProjectScope {
+                project: ProjectId(project),
+                tenant: row.tenant_id.map(TenantId),
+                token: Some(TokenId(row.token_id)),
+            }),
+            None => Principal::Operator(OperatorScope { token: TokenId(row.token_id) }),
+        }))
+    }
+}
