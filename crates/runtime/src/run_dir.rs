@@ -12,6 +12,7 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::protocol::{ExecRecord, ExitRecord, ShimConfig};
@@ -80,6 +81,16 @@ impl RunDir {
     /// The directory is missing or full.
     pub fn write_config(&self, config: &ShimConfig) -> io::Result<()> {
         std::fs::write(self.config(), serde_json::to_vec(config)?)
+    }
+
+    /// The command that starts a shim for this directory. It returns when the shim is ready to be
+    /// connected to (status 0; the shim lives on in a session of its own, as nobody's child), or
+    /// with another status and the reason on stderr.
+    #[must_use]
+    pub fn shim_command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().current_dir("/").arg("run").arg("--dir").arg(&self.0);
+        command
     }
 
     /// Connects to the shim. `NotFound` or `ConnectionRefused` mean that no shim lives.

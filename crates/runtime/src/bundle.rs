@@ -1,0 +1,157 @@
+//! An OCI bundle on disk: `config.json` built from a [`SandboxSpec`], beside a rootfs the caller has
+//! mounted. Everything a tenant or an image can influence passes through here before a runtime
+//! sees it, so this is where it is checked; nothing later trusts or repairs it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, OpenOptions},
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use model::{Resources, SecuritySpec, TmpfsMount};
+use serde_json::Value;
+
+use crate::{Error, ResolvedUser, Result, cgroup, rlimit, spec, user};
+
+/// Where the network namespace comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Netns {
+    /// A namespace that exists, by path.
+    Path(PathBuf),
+    /// A new one with only a loopback device (`--network none`).
+    #[default]
+    New,
+}
+
+/// One container, as its bundle needs it.
+#[derive(Clone, Debug, Default)]
+pub struct SandboxSpec {
+    /// Container id.
+    pub id: String,
+    /// Program and arguments; not empty.
+    pub argv: Vec<String>,
+    /// `KEY=value`, later ones win. PATH, HOSTNAME and TERM are added where absent, as dockerd does.
+    pub env: Vec<String>,
+    /// Working directory; empty is `/`.
+    pub cwd: String,
+    /// `user[:group]` by name or number, resolved inside the rootfs.
+    pub user: String,
+    /// Host name.
+    pub hostname: String,
+    /// NIS domain name; empty leaves the kernel's.
+    pub domainname: String,
+    /// The process has a terminal.
+    pub tty: bool,
+    /// Rows and columns at start.
+    pub console_size: Option<(u16, u16)>,
+    /// The mounted root file system, absolute.
+    pub rootfs: PathBuf,
+    /// Network namespace.
+    pub netns: Netns,
+    /// `/wharfage/<id>`; also in [`crate::protocol::ShimConfig`].
+    pub cgroup_path: String,
+    /// Limits. What the host cannot give is clamped, with a warning.
+    pub resources: Resources,
+    /// Capabilities, no-new-privileges, read-only rootfs, extra groups.
+    pub security: SecuritySpec,
+    /// tmpfs mounts.
+    pub tmpfs: Vec<TmpfsMount>,
+    /// File bound over `/etc/hosts`.
+    pub hosts_file: Option<PathBuf>,
+    /// File bound over `/etc/resolv.conf`.
+    pub resolv_conf: Option<PathBuf>,
+    /// File bound over `/etc/hostname`.
+    pub hostname_file: Option<PathBuf>,
+    /// Run this program (a static `wharfage-shim`) as PID 1 over the container's own (`--init`).
+    pub init: Option<PathBuf>,
+    /// OCI annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Namespaced sysctls, over the defaults (unprivileged ports and ping, as Docker has).
+    pub sysctls: BTreeMap<String, String>,
+    /// OOM score adjustment.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default)]
+pub struct Bundle {
+    /// What the host would not give as asked, for the create answer's `Warnings`.
+    pub warnings: Vec<String>,
+    /// Who the process runs as.
+    pub user: ResolvedUser,
+}
+
+/// Creates `dir` (0700) and writes `config.json` into it, replacing an earlier run's.
+///
+/// # Errors
+/// `Invalid` when the tenant's values or the image's files are at fault, otherwise the host's error.
+pub fn write_bundle(dir: &Path, sandbox: &SandboxSpec) -> Result<Bundle> {
+    let mut warnings = Vec::new();
+    user::refuse_hostile_root(&sandbox.rootfs)?;
+    let who = user::resolve(&sandbox.rootfs, &sandbox.user, &sandbox.security.group_add)?;
+    let rlimits = rlimit::clamp(&sandbox.resources.ulimits, &mut warnings)?;
+    let cgroups = cgroup::HostCgroups::probe();
+    let document = spec::build(sandbox, &who, rlimits, &cgroups, &mut warnings)?;
+    let bytes = serde_json::to_vec(&document)
+        .map_err(|source| Error::Document { what: "OCI configuration".into(), source })?;
+    make_private_dir(dir)?;
+    write_file(&dir.join("config.json"), &bytes)?;
+    Ok(Bundle { warnings, user: who })
+}
+
+/// A further process in a container that runs.
+#[derive(Clone, Debug, Default)]
+pub struct ExecProcess {
+    /// Program and arguments; not empty.
+    pub argv: Vec<String>,
+    /// Added to the container's environment.
+    pub env: Vec<String>,
+    /// Working directory; empty is the container's.
+    pub cwd: String,
+    /// `user[:group]`; empty is the container's.
+    pub user: String,
+    /// Supplementary groups of the container's spec, which a different user gets too.
+    pub group_add: Vec<String>,
+    /// It has a terminal.
+    pub tty: bool,
+    /// Rows and columns at start.
+    pub console_size: Option<(u16, u16)>,
+}
+
+/// The OCI process document of an exec: the container's own process with `exec` laid over it, so
+/// that limits, capabilities and no-new-privileges can never be more than the container's.
+///
+/// # Errors
+/// No such bundle; an unknown user.
+pub fn exec_process(bundle: &Path, exec: &ExecProcess) -> Result<Value> {
+    let path = bundle.join("config.json");
+    let bytes = fs::read(&path).map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+    let config: Value = serde_json::from_slice(&bytes)
+        .map_err(|source| Error::Document { what: "OCI configuration".into(), source })?;
+    spec::exec_process(config, exec)
+}
+
+fn make_private_dir(dir: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Error::io(format!("create {}", dir.display()), e))
+}
+
+/// Write and rename: a crash leaves the old bundle or the new one, never half.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let draft = path.with_extension("new");
+    let attempt = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(bytes)?;
+        fs::rename(&draft, path)
+    };
+    attempt().map_err(|e| {
+        // A full disk: nothing half-made stays. The first error is the one to tell.
+        let _ = fs::remove_file(&draft);
+        Error::io(format!("write {}", path.display()), e)
+    })
+}

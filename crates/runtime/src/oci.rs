@@ -1,0 +1,215 @@
+//! The OCI runtime behind a narrow trait, found by name. A runtime is a program: it is started with
+//! an empty environment in `/`, so nothing of the host's or a tenant's environment reaches it.
+//!
+//! A command is only built here; the shim starts and reaps it in its own loop, because it must not
+//! block on a runtime while a container's output waits.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+/// The runtime refused to start a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartFailure {
+    /// dockerd's words.
+    pub message: String,
+    /// 127 not found, 126 not executable, 128 anything else.
+    pub exit_code: i32,
+}
+
+/// Files of one runtime invocation, all inside the run directory.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Where the runtime logs its errors, as JSON lines.
+    pub log: PathBuf,
+    /// Where it writes the PID of the process it started.
+    pub pid_file: PathBuf,
+    /// Socket it sends the terminal's master to.
+    pub console_socket: Option<PathBuf>,
+}
+
+/// How to drive a runtime. Standard streams of the commands are the caller's to set.
+pub trait OciRuntime {
+    /// Its name.
+    fn name(&self) -> &'static str;
+    /// Creates and starts the container of `bundle`, and returns once PID 1 runs.
+    fn run_detached(&self, id: &str, bundle: &Path, files: &Invocation) -> Command;
+    /// Starts a further process, described by `process`, and returns once it runs.
+    fn exec(&self, id: &str, process: &Path, files: &Invocation) -> Command;
+    /// Signals PID 1.
+    fn kill(&self, id: &str, signal: i32) -> Command;
+    /// Removes what is left of a container, killing it first if need be.
+    fn delete(&self, id: &str) -> Command;
+    /// Prints the OCI state document.
+    fn state(&self, id: &str) -> Command;
+    /// dockerd's words for a start that failed, from what the runtime logged.
+    fn start_failure(&self, log: &str) -> StartFailure;
+    /// dockerd's words for an exec that failed, from what the runtime logged.
+    fn exec_failure(&self, log: &str) -> StartFailure;
+}
+
+/// The runtime called `name`, installed as `program`, with its state below `root`.
+#[must_use]
+pub fn by_name(name: &str, program: &Path, root: &Path) -> Option<Box<dyn OciRuntime>> {
+    match name {
+        "runc" => Some(Box::new(Runc { program: program.into(), root: root.into() })),
+        _ => None,
+    }
+}
+
+/// opencontainers/runc, 1.1 or later.
+struct Runc {
+    program: PathBuf,
+    root: PathBuf,
+}
+
+impl Runc {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        // runc needs no PATH: it finds itself by /proc/self/exe.
+        command.env_clear().current_dir("/").arg("--root").arg(&self.root);
+        command
+    }
+
+    fn start(&self, verb: &str, files: &Invocation) -> Command {
+        let mut command = self.command();
+        command.arg("--log").arg(&files.log).args(["--log-format", "json"]);
+        command.args([verb, "--detach"]).arg("--pid-file").arg(&files.pid_file);
+        if let Some(socket) = &files.console_socket {
+            command.arg("--console-socket").arg(socket);
+        }
+        command
+    }
+}
+
+impl OciRuntime for Runc {
+    fn name(&self) -> &'static str {
+        "runc"
+    }
+
+    fn run_detached(&self, id: &str, bundle: &Path, files: &Invocation) -> Command {
+        let mut command = self.start("run", files);
+        command.arg("--bundle").arg(bundle).arg(id);
+        command
+    }
+
+    fn exec(&self, id: &str, process: &Path, files: &Invocation) -> Command {
+        let mut command = self.start("exec", files);
+        command.arg("--process").arg(process).arg(id);
+        command
+    }
+
+    fn kill(&self, id: &str, signal: i32) -> Command {
+        let mut command = self.command();
+        command.args(["kill", id]).arg(signal.to_string());
+        command
+    }
+
+    fn delete(&self, id: &str) -> Command {
+        let mut command = self.command();
+        command.args(["delete", "--force", id]);
+        command
+    }
+
+    fn state(&self, id: &str) -> Command {
+        let mut command = self.command();
+        command.args(["state", id]);
+        command
+    }
+
+    fn start_failure(&self, log: &str) -> StartFailure {
+        let cause = last_error(log);
+        let cause = cause.strip_prefix("runc run failed: ").unwrap_or(&cause);
+        failure(format!(
+            "failed to create task for container: failed to create shim task: \
+             OCI runtime create failed: runc create failed: {cause}: unknown"
+        ))
+    }
+
+    fn exec_failure(&self, log: &str) -> StartFailure {
+        let cause = last_error(log);
+        failure(format!("OCI runtime exec failed: {cause}: unknown"))
+    }
+}
+
+/// The last error of runc's JSON log. Anything else in it (warnings) is not the cause.
+fn last_error(log: &str) -> String {
+    let message = |line: &str| {
+        let entry: Value = serde_json::from_str(line).ok()?;
+        let level = entry.get("level")?.as_str()?;
+        matches!(level, "error" | "fatal").then(|| entry.get("msg")?.as_str().map(str::to_owned))?
+    };
+    let found = log.lines().rev().find_map(message);
+    found.unwrap_or_else(|| "the runtime failed without saying why".to_owned())
+}
+
+/// dockerd's rule: not found is 127, not allowed or not a program is 126, all else 128.
+fn failure(message: String) -> StartFailure {
+    let has = |needles: &[&str]| needles.iter().any(|n| message.contains(n));
+    let exit_code = if has(&["executable file not found", "no such file or directory", "system cannot find the file"]) {
+        127
+    } else if has(&["permission denied", "not a directory", "is a directory", "exec format error"]) {
+        126
+    } else {
+        128
+    };
+    StartFailure { message, exit_code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runc() -> Box<dyn OciRuntime> {
+        by_name("runc", Path::new("/usr/sbin/runc"), Path::new("/run/wharfage/runc")).expect("is known")
+    }
+
+    #[test]
+    fn a_missing_program_is_told_in_dockerds_words() {
+        let log = concat!(
+            r#"{"level":"warning","msg":"signal: killed","time":"t"}"#,
+            "\n",
+            r#"{"level":"error","msg":"runc run failed: unable to start container process: exec: \"nope\": executable file not found in $PATH","time":"t"}"#,
+        );
+        let told = runc().start_failure(log);
+        assert_eq!(
+            told.message,
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
+             failed: unable to start container process: exec: \"nope\": executable file not found in $PATH: unknown"
+        );
+        assert_eq!(told.exit_code, 127);
+    }
+
+    #[test]
+    fn an_exec_that_is_not_allowed_is_126() {
+        let log = r#"{"level":"error","msg":"exec failed: unable to start container process: exec: \"/etc\": permission denied"}"#;
+        let told = runc().exec_failure(log);
+        assert_eq!(
+            told.message,
+            "OCI runtime exec failed: exec failed: unable to start container process: exec: \"/etc\": permission denied: unknown"
+        );
+        assert_eq!(told.exit_code, 126);
+    }
+
+    #[test]
+    fn a_runtime_that_says_nothing_is_128() {
+        assert_eq!(runc().start_failure("").exit_code, 128);
+    }
+
+    #[test]
+    fn commands_carry_no_environment() {
+        let command = runc().delete("abc");
+        assert_eq!(command.get_envs().count(), 0);
+        assert_eq!(command.get_current_dir(), Some(Path::new("/")));
+        let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+        assert_eq!(args, ["--root", "/run/wharfage/runc", "delete", "--force", "abc"]);
+    }
+
+    #[test]
+    fn an_unknown_runtime_is_none() {
+        assert!(by_name("runc-privileged", Path::new("/"), Path::new("/")).is_none());
+    }
+}
