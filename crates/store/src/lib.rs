@@ -6,11 +6,16 @@
 //! [`ProjectScope::delegated`], for a service the gateway has already vouched to). By Postgres:
 //! opening a [`ProjectTx`] names the project to row-level security in the same round trip as BEGIN.
 
+mod blobs;
 mod error;
+mod image_changes;
+mod images;
 mod scope;
 mod transaction;
 
 pub use error::{on_constraint, store_error};
+pub use image_changes::PulledImage;
+pub use images::{ImageRow, ImageUse};
 pub use scope::{OperatorScope, Principal, ProjectScope};
 pub use transaction::{OperatorTx, ProjectTx, ServiceTx};
 
