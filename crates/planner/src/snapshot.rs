@@ -1,0 +1,130 @@
+//! What the planner is given and what it answers. Ordered collections only: iteration order is part
+//! of the decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{
+    ContainerId, Digest, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, PortProtocol, ProjectId,
+};
+
+use crate::Explanation;
+
+/// A port a container would like on its host.
+pub type WantedPort = (PortProtocol, u16);
+
+/// The facts of one moment, read in one transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The plan epoch it was read at. A plan made of it applies only while this is still the epoch.
+    pub epoch: i64,
+    /// Every host of the fleet.
+    pub hosts: BTreeMap<HostId, HostView>,
+    /// What has no host yet, oldest first.
+    pub unplaced: Vec<Demand>,
+}
+
+/// A host as the planner sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostView {
+    /// Name, for people who read plans.
+    pub name: String,
+    /// Is it heard from?
+    pub condition: HostCondition,
+    /// Does the operator let it take containers?
+    pub state: HostState,
+    /// What it can give in all.
+    pub capacity: HostCapacity,
+    /// CPU time promised to the containers on it.
+    pub reserved_nano_cpus: NanoCpus,
+    /// Memory promised to the containers on it.
+    pub reserved_memory: MemoryBytes,
+    /// Containers on it, in whatever state.
+    pub containers: u32,
+    /// Host ports in use by its running containers.
+    pub used_ports: BTreeSet<WantedPort>,
+    /// Images (config digests) it most likely has unpacked already.
+    pub local_images: BTreeSet<Digest>,
+}
+
+/// A container that needs a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The container.
+    pub container: ContainerId,
+    /// Its project.
+    pub project: ProjectId,
+    /// CPU time to reserve; zero for an unlimited container, which reserves nothing.
+    pub nano_cpus: NanoCpus,
+    /// Memory to reserve; zero for an unlimited container.
+    pub memory: MemoryBytes,
+    /// Host ports it will ask for when it starts.
+    pub ports: BTreeSet<WantedPort>,
+    /// Its image, by config digest; `None` if that is not known.
+    pub image: Option<Digest>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The epoch it was decided on.
+    pub epoch: i64,
+    /// Placements, in the order decided.
+    pub steps: Vec<Assign>,
+    /// What cannot be placed now, and why.
+    pub unplaced: Vec<(ContainerId, Explanation)>,
+}
+
+/// One placement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assign {
+    /// Which container.
+    pub container: ContainerId,
+    /// Where.
+    pub host: HostId,
+}
+
+impl Snapshot {
+    /// The snapshot that would be read once `plan` is applied and nothing else happened.
+    #[must_use]
+    pub fn after(&self, plan: &Plan) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        for step in &plan.steps {
+            if let Some(at) = next.unplaced.iter().position(|demand| demand.container == step.container) {
+                let demand = next.unplaced.remove(at);
+                if let Some(view) = next.hosts.get_mut(&step.host) {
+                    view.reserve(&demand);
+                }
+            }
+        }
+        next
+    }
+}
+
+impl HostView {
+    /// Books a container on the host.
+    pub(crate) fn reserve(&mut self, demand: &Demand) {
+        self.reserved_nano_cpus = self.reserved_nano_cpus + demand.nano_cpus;
+        self.reserved_memory = self.reserved_memory + demand.memory;
+        self.containers = self.containers.saturating_add(1);
+        // It has not the ports yet, but two that want the same one are better kept apart.
+        self.used_ports.extend(demand.ports.iter().copied());
+        self.local_images.extend(demand.image.iter().cloned());
+    }
+}
+
+impl Plan {
+    /// The plan as text, for tests and for people: host names rather than ids.
+    #[must_use]
+    pub fn render(&self, snapshot: &Snapshot) -> String {
+        let mut text = format!("epoch {}\n", self.epoch);
+        for step in &self.steps {
+            let host = snapshot.hosts.get(&step.host).map_or("?", |view| view.name.as_str());
+            text.push_str(&format!("assign {} -> {host}\n", step.container.short()));
+        }
+        for (container, explanation) in &self.unplaced {
+            text.push_str(&format!("leave  {}: {explanation}\n", container.short()));
+        }
+        text
+    }
+}

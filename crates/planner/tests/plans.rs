@@ -1,0 +1,104 @@
+//! Plans as text, checked in under `plans/`: a change of policy is read as a diff of these files.
+//! `UPDATE_EXPECT=1 cargo test -p planner` rewrites them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use expect_test::expect_file;
+use model::{ContainerId, Digest, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, PortProtocol};
+use planner::{Demand, HostView, Snapshot, plan};
+
+const GIB: u64 = 1 << 30;
+
+fn host(n: u8) -> (HostId, HostView) {
+    let id = format!("0190b0a0-0000-7000-8000-0000000000{n:02x}").parse().expect("a uuid");
+    let view = HostView {
+        name: format!("node-{n}"),
+        condition: HostCondition::Ready,
+        state: HostState::Active,
+        capacity: HostCapacity {
+            nano_cpus: NanoCpus(4_000_000_000),
+            memory_bytes: MemoryBytes(8 * GIB),
+            containers: 100,
+        },
+        reserved_nano_cpus: NanoCpus(0),
+        reserved_memory: MemoryBytes(0),
+        containers: 0,
+        used_ports: BTreeSet::new(),
+        local_images: BTreeSet::new(),
+    };
+    (id, view)
+}
+
+fn demand(n: u8, memory: u64) -> Demand {
+    Demand {
+        container: ContainerId::from_bytes([n; 32]),
+        project: "0190b0a0-0000-7000-9000-000000000001".parse().expect("a uuid"),
+        nano_cpus: NanoCpus(0),
+        memory: MemoryBytes(memory),
+        ports: BTreeSet::new(),
+        image: None,
+    }
+}
+
+fn render(hosts: impl IntoIterator<Item = (HostId, HostView)>, unplaced: Vec<Demand>) -> String {
+    let snapshot = Snapshot { epoch: 7, hosts: hosts.into_iter().collect::<BTreeMap<_, _>>(), unplaced };
+    plan(&snapshot).render(&snapshot)
+}
+
+#[test]
+fn unlimited_containers_spread_evenly_over_equal_hosts() {
+    let text = render((1..=3).map(host), (1..=9).map(|n| demand(n, 0)).collect());
+    expect_file!["plans/spread_unlimited.txt"].assert_eq(&text);
+}
+
+#[test]
+fn reserved_memory_weighs_more_than_the_number_of_containers() {
+    let (id, mut busy) = host(1);
+    busy.reserved_memory = MemoryBytes(6 * GIB);
+    let (other, mut crowded) = host(2);
+    crowded.containers = 20;
+    let text = render([(id, busy), (other, crowded)], (1..=3).map(|n| demand(n, 2 * GIB)).collect());
+    expect_file!["plans/spread_by_memory.txt"].assert_eq(&text);
+}
+
+#[test]
+fn a_big_host_takes_more_than_a_small_one() {
+    let (id, mut small) = host(1);
+    small.capacity.memory_bytes = MemoryBytes(2 * GIB);
+    let text = render([(id, small), host(2)], (1..=5).map(|n| demand(n, GIB)).collect());
+    expect_file!["plans/spread_by_fraction.txt"].assert_eq(&text);
+}
+
+#[test]
+fn every_reason_is_told_with_its_count() {
+    let mut hosts: Vec<_> = (1..=6).map(host).collect();
+    hosts[0].1.condition = HostCondition::Down;
+    hosts[1].1.state = HostState::Paused;
+    hosts[2].1.containers = 100;
+    hosts[3].1.reserved_memory = MemoryBytes(8 * GIB);
+    hosts[4].1.reserved_memory = MemoryBytes(7 * GIB);
+    hosts[5].1.reserved_nano_cpus = NanoCpus(4_000_000_000);
+    let wanted = Demand { nano_cpus: NanoCpus(1), ..demand(1, 2 * GIB) };
+    let nowhere = render([], vec![demand(2, 0)]);
+    let text = render(hosts, vec![wanted]) + &nowhere;
+    expect_file!["plans/explained.txt"].assert_eq(&text);
+}
+
+#[test]
+fn containers_that_want_the_same_port_are_kept_apart_while_there_are_hosts() {
+    let (id, mut taken) = host(1);
+    taken.used_ports.insert((PortProtocol::Tcp, 8080));
+    let wanted = |n| Demand { ports: BTreeSet::from([(PortProtocol::Tcp, 8080)]), ..demand(n, 0) };
+    let text = render([(id, taken), host(2), host(3)], vec![wanted(1), wanted(2), wanted(3)]);
+    expect_file!["plans/ports.txt"].assert_eq(&text);
+}
+
+#[test]
+fn between_equal_hosts_the_one_that_has_the_image_wins() {
+    let image = Digest::sha256([9; 32]);
+    let mut hosts: Vec<_> = (1..=4).map(host).collect();
+    hosts[2].1.local_images.insert(image.clone());
+    let wanted = |n| Demand { image: Some(image.clone()), ..demand(n, 0) };
+    let text = render(hosts, (1..=2).map(wanted).collect());
+    expect_file!["plans/image_locality.txt"].assert_eq(&text);
+}
