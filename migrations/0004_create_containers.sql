@@ -63,6 +63,8 @@ CREATE INDEX containers_project_id_prefix_idx ON containers (project_id, id text
 CREATE INDEX containers_host_generation_idx ON containers (host_id, host_generation);
 CREATE INDEX containers_unplaced_idx ON containers (created_at) WHERE host_id IS NULL AND desired_state <> 'removed';
 CREATE INDEX containers_removed_idx ON containers (removed_at) WHERE removed_at IS NOT NULL;
+-- Which hosts most likely have an image unpacked.
+CREATE INDEX containers_image_host_idx ON containers (image_id, host_id) WHERE host_id IS NOT NULL;
 
 -- Whoever changes what a host has to do moves that host's generation, in the same transaction:
 -- no writer can forget it, and commits on one host are ordered by the row lock.
@@ -102,6 +104,16 @@ CREATE TABLE published_ports (
     CONSTRAINT published_ports_pkey PRIMARY KEY (host_id, protocol, host_port)
 );
 CREATE INDEX published_ports_container_idx ON published_ports (container_id);
+
+-- Which hosts a network reaches over: each of them needs the addresses of the others. Written by the
+-- scheduler alone, under the plan epoch's lock. `generation` is the host's, when its peers changed.
+CREATE TABLE network_hosts (
+    network_id  text NOT NULL REFERENCES networks ON DELETE CASCADE,
+    host_id     uuid NOT NULL REFERENCES hosts,
+    generation  bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (network_id, host_id)
+);
+CREATE INDEX network_hosts_host_idx ON network_hosts (host_id, generation);
 
 CREATE TABLE execs (
     id              text PRIMARY KEY,
@@ -143,6 +155,7 @@ GRANT SELECT ON network_pool TO wharfage_gateway;
 GRANT SELECT, INSERT, UPDATE, DELETE ON networks, containers, endpoints, published_ports, execs, events TO wharfage_gateway;
 GRANT SELECT ON networks, execs TO wharfage_scheduler;
 GRANT SELECT, UPDATE, DELETE ON containers, endpoints, published_ports TO wharfage_scheduler;
+GRANT SELECT, INSERT, UPDATE, DELETE ON network_hosts TO wharfage_scheduler;
 GRANT SELECT, INSERT, DELETE ON events TO wharfage_scheduler;
 GRANT SELECT, INSERT ON events TO wharfage_image;
 GRANT SELECT (id, project_id, image_id, desired_state) ON containers TO wharfage_image;
