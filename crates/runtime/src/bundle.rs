@@ -94,8 +94,8 @@ pub fn write_bundle(dir: &Path, sandbox: &SandboxSpec) -> Result<Bundle> {
     let rlimits = rlimit::clamp(&sandbox.resources.ulimits, &mut warnings)?;
     let cgroups = cgroup::HostCgroups::probe();
     let document = spec::build(sandbox, &who, rlimits, &cgroups, &mut warnings)?;
-    let bytes = serde_json::to_vec(&document)
-        .map_err(|source| Error::Document { what: "OCI configuration".into(), source })?;
+    let bytes =
+        serde_json::to_vec(&document).map_err(|source| Error::Document { what: "OCI configuration".into(), source })?;
     make_private_dir(dir)?;
     write_file(&dir.join("config.json"), &bytes)?;
     Ok(Bundle { warnings, user: who })

@@ -31,8 +31,6 @@ pub struct ResolvedUser {
     pub gid: u32,
     /// Supplementary groups, the primary one among them (CVE-2022-36109).
     pub additional_gids: Vec<u32>,
-    /// Home directory in `/etc/passwd`, if the user is there.
-    pub home: Option<String>,
 }
 
 /// Resolves `user[:group]` and the supplementary `group_add`.
@@ -49,7 +47,6 @@ struct PasswdEntry<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
-    home: &'a str,
 }
 
 fn resolve_in(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Result<ResolvedUser> {
@@ -67,7 +64,9 @@ fn resolve_in(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Re
         (Some(e), _) => e.uid,
         (None, Some(uid)) => uid,
         (None, None) if user.is_empty() => 0,
-        (None, None) => return Err(Error::Invalid(format!("unable to find user {user}: no matching entries in passwd file"))),
+        (None, None) => {
+            return Err(Error::Invalid(format!("unable to find user {user}: no matching entries in passwd file")));
+        }
     };
     let mut gids = Vec::new();
     let gid = match wanted_group {
@@ -86,8 +85,7 @@ fn resolve_in(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Re
     gids.insert(0, gid);
     let mut seen = std::collections::BTreeSet::new();
     gids.retain(|g| seen.insert(*g));
-    let home = entry.map(|e| e.home.to_owned()).filter(|h| !h.is_empty());
-    Ok(ResolvedUser { uid, gid, additional_gids: gids, home })
+    Ok(ResolvedUser { uid, gid, additional_gids: gids })
 }
 
 /// A number in range, `None` for a name. `0x0`, ` 0`, `+1` are names, which then are not found.
@@ -116,8 +114,7 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
         let name = fields.next()?;
         let uid = parse_id(fields.nth(1)?)?;
         let gid = parse_id(fields.next()?)?;
-        let home = fields.nth(1).unwrap_or("");
-        Some(PasswdEntry { name, uid, gid, home })
+        Some(PasswdEntry { name, uid, gid })
     })
 }
 
@@ -205,11 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn a_name_brings_its_groups_and_home() {
+    fn a_name_brings_its_groups() {
         let web = who("web").expect("is known");
         assert_eq!((web.uid, web.gid), (1000, 100));
         assert_eq!(web.additional_gids, [100, 50, 10]);
-        assert_eq!(web.home.as_deref(), Some("/srv/web"));
     }
 
     #[test]
@@ -222,15 +218,28 @@ mod tests {
     fn nobody_is_root_and_numbers_need_no_entry() {
         assert_eq!(who("").expect("root").uid, 0);
         let stranger = who("4242:4343").expect("numbers");
-        assert_eq!((stranger.uid, stranger.gid, stranger.home), (4242, 4343, None));
-        assert_eq!(who("1000").expect("by number").home.as_deref(), Some("/srv/web"));
+        assert_eq!((stranger.uid, stranger.gid), (4242, 4343));
+        assert_eq!(who("1000").expect("by number").gid, 100);
     }
 
     #[test]
     fn tricks_are_refused_not_wrapped() {
-        for user in
-            ["nobody", " root", "root ", "0x0", "+0", "-1", "2147483648", "4294967296", "18446744073709551616", "big", "web:nogroup", "0:-1", "0:4294967296", "0: 0"]
-        {
+        for user in [
+            "nobody",
+            " root",
+            "root ",
+            "0x0",
+            "+0",
+            "-1",
+            "2147483648",
+            "4294967296",
+            "18446744073709551616",
+            "big",
+            "web:nogroup",
+            "0:-1",
+            "0:4294967296",
+            "0: 0",
+        ] {
             assert!(matches!(who(user), Err(Error::Invalid(_))), "{user:?} was taken");
         }
     }

@@ -1,0 +1,45 @@
+//! Which parts of `/proc` and `/sys` a container does not see or may not write. Equal to moby's
+//! current defaults, plus what tells one tenant about others on the host.
+
+use std::fs;
+
+/// moby's list.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Ours: allocator and device state of the whole host.
+const MASKED_TOO: [&str; 5] =
+    ["/proc/mdstat", "/proc/pagetypeinfo", "/proc/slabinfo", "/proc/swaps", "/proc/vmallocinfo"];
+
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Paths hidden behind `/dev/null` or an empty directory.
+pub(super) fn masked() -> Vec<String> {
+    MASKED.iter().chain(&MASKED_TOO).map(|p| (*p).to_owned()).chain(thermal_throttle()).collect()
+}
+
+/// Paths that cannot be written.
+pub(super) fn readonly() -> Vec<String> {
+    READONLY.iter().map(|p| (*p).to_owned()).collect()
+}
+
+/// One per CPU, where the hardware has it (moby masks them since 28: a side channel on the neighbours).
+fn thermal_throttle() -> Vec<String> {
+    let Ok(cpus) = fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+    let paths = cpus.flatten().map(|c| c.path().join("thermal_throttle")).filter(|p| p.exists());
+    let mut found: Vec<String> = paths.map(|p| p.to_string_lossy().into_owned()).collect();
+    found.sort_unstable();
+    found
+}

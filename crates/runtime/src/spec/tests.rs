@@ -1,0 +1,118 @@
+//! The configuration as a document: what a reviewer of a container's walls would look at.
+
+use std::path::PathBuf;
+
+use super::*;
+
+fn security(add: &[&str], drop: &[&str]) -> SecuritySpec {
+    let parse = |names: &[&str]| names.iter().map(|n| n.parse().expect("a capability")).collect();
+    SecuritySpec { cap_add: parse(add), cap_drop: parse(drop), ..SecuritySpec::default() }
+}
+
+fn sandbox() -> SandboxSpec {
+    SandboxSpec {
+        id: "c1".into(),
+        argv: vec!["sh".into()],
+        hostname: "box".into(),
+        rootfs: PathBuf::from("/data/c1/rootfs"),
+        cgroup_path: "/wharfage/c1".into(),
+        ..SandboxSpec::default()
+    }
+}
+
+fn document(sandbox: &SandboxSpec) -> Value {
+    let host = HostCgroups::probe();
+    let spec = build(sandbox, &ResolvedUser::default(), Vec::new(), &host, &mut Vec::new()).expect("builds");
+    serde_json::to_value(spec).expect("is JSON")
+}
+
+#[test]
+fn the_default_set_is_dockers_fourteen() {
+    let got = capabilities(&SecuritySpec::default()).expect("is valid");
+    assert_eq!(got, DEFAULT_CAPABILITIES);
+}
+
+#[test]
+fn drop_all_then_add_one_leaves_one() {
+    assert_eq!(capabilities(&security(&["CAP_CHOWN"], &["ALL"])).expect("is valid"), ["CHOWN"]);
+    assert!(capabilities(&security(&[], &["ALL"])).expect("is valid").is_empty());
+    assert!(!capabilities(&security(&["ALL"], &["MKNOD"])).expect("is valid").contains(&"MKNOD".to_owned()));
+}
+
+#[test]
+fn a_capability_beyond_the_grantable_is_refused_here_too() {
+    assert!(matches!(capabilities(&security(&["SYS_ADMIN"], &[])), Err(Error::Invalid(_))));
+}
+
+#[test]
+fn nothing_is_inheritable_or_ambient() {
+    let caps = &document(&sandbox())["process"]["capabilities"];
+    assert_eq!(caps["inheritable"].as_array().map_or(0, Vec::len), 0);
+    assert_eq!(caps["ambient"].as_array().map_or(0, Vec::len), 0);
+    assert_eq!(caps["bounding"].as_array().map(Vec::len), Some(14));
+}
+
+#[test]
+fn every_namespace_is_its_own() {
+    let document = document(&sandbox());
+    let mut kinds: Vec<_> =
+        document["linux"]["namespaces"].as_array().expect("a list").iter().map(|n| n["type"].to_string()).collect();
+    kinds.sort();
+    assert_eq!(kinds, ["\"cgroup\"", "\"ipc\"", "\"mount\"", "\"network\"", "\"pid\"", "\"uts\""]);
+}
+
+#[test]
+fn every_mount_of_the_kernels_denies_what_docker_denies() {
+    let document = document(&sandbox());
+    for mount in document["mounts"].as_array().expect("a list") {
+        let options = mount["options"].to_string();
+        assert!(options.contains("nosuid"), "{mount}");
+        let writable = ["/sys", "/sys/fs/cgroup"].iter().all(|p| mount["destination"] != *p);
+        assert!(writable || options.contains("\"ro\""), "{mount}");
+    }
+}
+
+#[test]
+fn the_environment_is_dockers_with_later_values_winning() {
+    let mut sandbox = sandbox();
+    sandbox.tty = true;
+    sandbox.env = ["A=1", "PATH=/bin", "A=2", "TERM"].map(str::to_owned).to_vec();
+    assert_eq!(environment(&sandbox), ["PATH=/bin", "HOSTNAME=box", "A=2"]);
+}
+
+#[test]
+fn an_exec_has_the_containers_walls_and_its_own_command() {
+    let config = document(&sandbox());
+    let walls = config["process"]["capabilities"].clone();
+    let exec = ExecProcess {
+        argv: vec!["id".into()],
+        env: vec!["X=1".into()],
+        cwd: "tmp".into(),
+        tty: true,
+        console_size: Some((24, 80)),
+        ..ExecProcess::default()
+    };
+    let process = exec_process(config, &exec).expect("builds");
+    assert_eq!(process["args"], json!(["id"]));
+    assert_eq!(process["cwd"], "/tmp");
+    assert_eq!(process["capabilities"], walls);
+    assert_eq!(process["consoleSize"], json!({"height": 24, "width": 80}));
+    assert!(process["env"].to_string().contains("X=1") && process["env"].to_string().contains("TERM=xterm"));
+}
+
+#[test]
+fn an_empty_command_is_refused() {
+    let mut sandbox = sandbox();
+    sandbox.argv.clear();
+    let host = HostCgroups::probe();
+    let got = build(&sandbox, &ResolvedUser::default(), Vec::new(), &host, &mut Vec::new());
+    assert!(matches!(got, Err(Error::Invalid(_))));
+}
+
+#[test]
+fn the_init_is_put_before_the_command() {
+    let mut sandbox = sandbox();
+    sandbox.init = Some("/usr/lib/wharfage-shim".into());
+    let document = document(&sandbox);
+    assert_eq!(document["process"]["args"], json!(["/dev/init", "init", "--", "sh"]));
+}
