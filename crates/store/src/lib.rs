@@ -7,13 +7,21 @@
 //! opening a [`ProjectTx`] names the project to row-level security in the same round trip as BEGIN.
 
 mod blobs;
+mod containers;
+mod endpoints;
 mod error;
+mod events;
+mod execs;
 mod image_changes;
 mod images;
+mod ports;
 mod scope;
 mod transaction;
 
+pub use containers::{ContainerProgress, ContainerRecord, EndpointRecord, HostAddress, NewContainer};
+pub use endpoints::DEFAULT_NETWORK;
 pub use error::{on_constraint, store_error};
+pub use execs::ExecRecord;
 pub use image_changes::PulledImage;
 pub use images::{ImageRow, ImageUse};
 pub use scope::{OperatorScope, Principal, ProjectScope};

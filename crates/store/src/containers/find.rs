@@ -1,0 +1,262 @@
+//! Reading containers: by reference, by id, in lists. Every read is one query.
+
+use model::{ContainerId, ContainerSpec, Error, Exit, Observed, Phase, Progress, PublishedPort, Result};
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{ContainerProgress, ContainerRecord, EndpointRecord, HostAddress, desired, no_such_container, unsigned};
+use crate::{ProjectTx, store_error};
+
+/// The row behind [`ContainerRecord`], as the macro below selects it.
+struct Row {
+    id: String,
+    name: String,
+    image_id: String,
+    spec: Json<ContainerSpec>,
+    created_at: OffsetDateTime,
+    desired_state: String,
+    run: i32,
+    stop_signal: String,
+    stop_timeout_s: i64,
+    observed_run: i32,
+    observed_restart: i32,
+    observed_phase: i16,
+    pid: Option<i32>,
+    started_at: Option<OffsetDateTime>,
+    exit_code: Option<i32>,
+    oom_killed: bool,
+    exit_error: String,
+    finished_at: Option<OffsetDateTime>,
+    prepare_error: Option<String>,
+    removed_at: Option<OffsetDateTime>,
+    host_id: Option<Uuid>,
+    host_address: Option<String>,
+    agent_port: Option<i32>,
+    last_seen_at: Option<OffsetDateTime>,
+    network_id: Option<String>,
+    network_name: Option<String>,
+    subnet: Option<String>,
+    ip: Option<String>,
+    ports: Json<Vec<PublishedPort>>,
+}
+
+/// `spec` is chosen by the caller: a list leaves out the client's own document, which is most of its weight.
+macro_rules! container_rows {
+    ($spec:literal, $rest:literal, $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            "SELECT c.id, c.name, c.image_id, c.created_at, c.desired_state, c.run, c.stop_signal, c.stop_timeout_s,
+                c.observed_run, c.observed_restart, c.observed_phase, c.pid, c.started_at, c.exit_code, c.oom_killed,
+                c.exit_error, c.finished_at, c.prepare_error, c.removed_at, c.host_id,
+                host(h.address) AS \"host_address?\", h.agent_port AS \"agent_port?\", h.last_seen_at AS \"last_seen_at?\",
+                e.network_id AS \"network_id?\", n.name AS \"network_name?\", n.subnet::text AS \"subnet?\", host(e.ip) AS \"ip?\",
+                (SELECT coalesce(jsonb_agg(jsonb_build_object('container_port', p.container_port, 'protocol', p.protocol,
+                        'host_ip', host(p.host_ip), 'host_port', p.host_port) ORDER BY p.container_port, p.protocol, p.host_port), '[]')
+                 FROM published_ports p WHERE p.container_id = c.id) AS \"ports!: Json<Vec<PublishedPort>>\", "
+                + $spec
+                + " FROM containers c
+                LEFT JOIN hosts h ON h.id = c.host_id
+                LEFT JOIN endpoints e ON e.container_id = c.id
+                LEFT JOIN networks n ON n.id = e.network_id "
+                + $rest,
+            $($argument),*
+        )
+    };
+}
+
+impl ProjectTx {
+    /// The container a reference names in this project: full id, name (with or without `/`), or a
+    /// unique prefix of an id. One query.
+    ///
+    /// # Errors
+    /// `NotFound`, or `InvalidArgument` if a prefix fits several.
+    pub async fn find_container(&mut self, reference: &str) -> Result<ContainerRecord> {
+        let (bare, prefix) = search_terms(reference);
+        let rows = container_rows!(
+            "c.spec AS \"spec!: Json<ContainerSpec>\"",
+            "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND (c.id = $2 OR c.name = $2 OR c.id LIKE $3)
+             ORDER BY (c.id = $2) DESC, (c.name = $2) DESC LIMIT 2",
+            self.project.0,
+            bare,
+            prefix,
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        choose(reference, bare, rows)
+    }
+
+    /// As [`ProjectTx::find_container`], holding the row until the end of the transaction: nobody
+    /// else can change what is wanted of it in between.
+    ///
+    /// # Errors
+    /// As [`ProjectTx::find_container`].
+    pub async fn lock_container(&mut self, reference: &str) -> Result<ContainerRecord> {
+        let (bare, prefix) = search_terms(reference);
+        let rows = container_rows!(
+            "c.spec AS \"spec!: Json<ContainerSpec>\"",
+            "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND (c.id = $2 OR c.name = $2 OR c.id LIKE $3)
+             ORDER BY (c.id = $2) DESC, (c.name = $2) DESC LIMIT 2 FOR UPDATE OF c",
+            self.project.0,
+            bare,
+            prefix,
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        choose(reference, bare, rows)
+    }
+
+    /// Containers, newest first, without the client's own documents (`spec.shown` is empty).
+    /// `all` includes those that do not run.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn list_containers(&mut self, all: bool) -> Result<Vec<ContainerRecord>> {
+        let rows = container_rows!(
+            "(c.spec - 'shown') AS \"spec!: Json<ContainerSpec>\"",
+            "WHERE c.project_id = $1 AND c.desired_state <> 'removed'
+               AND ($2 OR c.desired_state = 'running' OR (c.desired_state = 'stopped' AND c.observed_phase < 5))
+             ORDER BY c.created_at DESC, c.id",
+            self.project.0,
+            all,
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        rows.into_iter().map(ContainerRecord::try_from).collect()
+    }
+
+    /// How far a container got, also when it is being removed or is gone; `None` once its row is swept.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn container_progress(&mut self, id: &ContainerId) -> Result<Option<ContainerProgress>> {
+        let row = sqlx::query!(
+            "SELECT c.desired_state, c.run, c.stop_signal, c.stop_timeout_s, c.observed_run, c.observed_restart,
+                c.observed_phase, c.pid, c.started_at, c.exit_code, c.oom_killed, c.exit_error, c.finished_at,
+                c.prepare_error, c.removed_at, h.last_seen_at AS \"last_seen_at?\"
+             FROM containers c LEFT JOIN hosts h ON h.id = c.host_id
+             WHERE c.project_id = $1 AND c.id = $2",
+            self.project.0,
+            id.as_str(),
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(store_error)?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(ContainerProgress {
+            desired: desired(&row.desired_state, row.run, row.stop_signal, row.stop_timeout_s)?,
+            observed: Observed {
+                progress: Progress {
+                    run: unsigned(row.observed_run)?,
+                    restart: unsigned(row.observed_restart)?,
+                    phase: Phase::from_rank(row.observed_phase),
+                },
+                pid: row.pid.and_then(|pid| u32::try_from(pid).ok()),
+                started_at: row.started_at,
+                exit: exit(row.exit_code, row.oom_killed, row.exit_error, row.finished_at),
+                prepare_error: row.prepare_error,
+            },
+            host_seen_at: row.last_seen_at,
+            removed: row.removed_at.is_some(),
+        }))
+    }
+}
+
+/// The name without its slash, and a LIKE pattern where the reference can be an id's beginning. Only
+/// hex digits get into the pattern, so `%` and `_` never do.
+fn search_terms(reference: &str) -> (&str, Option<String>) {
+    let bare = reference.strip_prefix('/').unwrap_or(reference);
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let is_prefix = (1..=64).contains(&reference.len()) && reference.bytes().all(hex);
+    // A NUL cannot be stored, hence names nothing; Postgres would refuse the whole query.
+    let bare = if bare.contains('\0') { "" } else { bare };
+    (bare, is_prefix.then(|| format!("{reference}%")))
+}
+
+fn choose(reference: &str, bare: &str, rows: Vec<Row>) -> Result<ContainerRecord> {
+    let mut rows = rows.into_iter();
+    let first = rows.next().ok_or_else(|| no_such_container(reference))?;
+    let exact = first.id == bare || first.name == bare;
+    if !exact && rows.next().is_some() {
+        return Err(Error::InvalidArgument(format!("multiple IDs found with provided prefix: {reference}")));
+    }
+    first.try_into()
+}
+
+fn exit(code: Option<i32>, oom_killed: bool, error: String, finished_at: Option<OffsetDateTime>) -> Option<Exit> {
+    let (code, finished_at) = code.zip(finished_at)?;
+    Some(Exit { code, oom_killed, error, finished_at })
+}
+
+/// A stored text as the value it stands for; one that does not parse is a fault of ours.
+fn stored<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> {
+    text.parse().map_err(|e| Error::Internal(format!("{text:?} in a container's row: {e}")))
+}
+
+impl TryFrom<Row> for ContainerRecord {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let host = match (row.host_id, row.host_address, row.agent_port) {
+            (Some(id), Some(address), Some(port)) => Some(HostAddress {
+                id: model::HostId(id),
+                address: stored(&address)?,
+                agent_port: u16::try_from(port).map_err(Error::internal)?,
+                last_seen_at: row.last_seen_at,
+            }),
+            _ => None,
+        };
+        let endpoint = match (row.network_id, row.network_name, row.subnet, row.ip) {
+            (Some(network), Some(network_name), Some(subnet), Some(ip)) => Some(EndpointRecord {
+                network: stored(&network)?,
+                network_name,
+                subnet: stored(&subnet)?,
+                ip: stored(&ip)?,
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            id: stored(&row.id)?,
+            name: stored(&row.name)?,
+            image_id: stored(&row.image_id)?,
+            spec: row.spec.0,
+            created_at: row.created_at,
+            desired: desired(&row.desired_state, row.run, row.stop_signal, row.stop_timeout_s)?,
+            run: unsigned(row.run)?,
+            host,
+            observed: Observed {
+                progress: Progress {
+                    run: unsigned(row.observed_run)?,
+                    restart: unsigned(row.observed_restart)?,
+                    phase: Phase::from_rank(row.observed_phase),
+                },
+                pid: row.pid.and_then(|pid| u32::try_from(pid).ok()),
+                started_at: row.started_at,
+                exit: exit(row.exit_code, row.oom_killed, row.exit_error, row.finished_at),
+                prepare_error: row.prepare_error,
+            },
+            endpoint,
+            ports: row.ports.0,
+            removed_at: row.removed_at,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hex_digits_are_looked_up_as_a_prefix() {
+        assert_eq!(search_terms("ab12"), ("ab12", Some("ab12%".into())));
+        assert_eq!(search_terms("ab%"), ("ab%", None));
+        assert_eq!(search_terms("a_"), ("a_", None));
+        assert_eq!(search_terms("/web"), ("web", None));
+        assert_eq!(search_terms(""), ("", None));
+        assert_eq!(search_terms("a\0b"), ("", None));
+        assert_eq!(search_terms(&"a".repeat(65)).1, None);
+    }
+}

@@ -1,0 +1,107 @@
+//! Containers as the gateway reads and wants them. What is wanted is written here and nowhere else;
+//! where and how far come from the scheduler's side and are only read.
+//!
+//! A reference is resolved inside one project only: full id, then name, then unique id prefix.
+
+mod change;
+mod find;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use model::{
+    ContainerId, ContainerName, ContainerSpec, Desired, Digest, Error, HostId, NetworkId, Observed, PublishedPort,
+    Result,
+};
+use time::OffsetDateTime;
+
+pub use change::NewContainer;
+
+/// A container with everything needed to show it or to reach it: one query reads it all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerRecord {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its current name.
+    pub name: ContainerName,
+    /// Digest of its image's config.
+    pub image_id: Digest,
+    /// What it was created with.
+    pub spec: ContainerSpec,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// What the user wants now.
+    pub desired: Desired,
+    /// The last start's number, whatever is wanted now.
+    pub run: u32,
+    /// Where it is, once placed.
+    pub host: Option<HostAddress>,
+    /// How far it got.
+    pub observed: Observed,
+    /// Its place on a network.
+    pub endpoint: Option<EndpointRecord>,
+    /// Ports published now.
+    pub ports: Vec<PublishedPort>,
+    /// When nothing of it was left.
+    pub removed_at: Option<OffsetDateTime>,
+}
+
+/// Where a host's agent answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostAddress {
+    /// The host.
+    pub id: HostId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Port of its agent.
+    pub agent_port: u16,
+    /// When it last reported.
+    pub last_seen_at: Option<OffsetDateTime>,
+}
+
+/// An endpoint with what is shown of its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRecord {
+    /// The network.
+    pub network: NetworkId,
+    /// Its name.
+    pub network_name: String,
+    /// Its subnet; the first address is the gateway.
+    pub subnet: Ipv4Net,
+    /// The container's address.
+    pub ip: Ipv4Addr,
+}
+
+/// What somebody who waits for a container looks at again and again; no spec in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerProgress {
+    /// What is wanted now.
+    pub desired: Desired,
+    /// How far it got.
+    pub observed: Observed,
+    /// When its host last reported; `None` if it is on no host.
+    pub host_seen_at: Option<OffsetDateTime>,
+    /// Nothing is left of it.
+    pub removed: bool,
+}
+
+/// dockerd's text for a reference that names nothing here.
+fn no_such_container(reference: &str) -> Error {
+    Error::NotFound(format!("No such container: {reference}"))
+}
+
+/// The columns that say what is wanted, as the value they stand for.
+fn desired(state: &str, run: i32, signal: String, timeout_s: i64) -> Result<Desired> {
+    let run = unsigned(run)?;
+    match state {
+        "created" => Ok(Desired::Created),
+        "running" => Ok(Desired::Running { run }),
+        "stopped" => Ok(Desired::Stopped { run, signal, timeout_s }),
+        "removed" => Ok(Desired::Removed),
+        other => Err(Error::Internal(format!("unknown desired state {other:?}"))),
+    }
+}
+
+fn unsigned(n: i32) -> Result<u32> {
+    u32::try_from(n).map_err(|_| Error::Internal(format!("negative count {n} in a container's row")))
+}
