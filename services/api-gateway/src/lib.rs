@@ -1,1 +1,50 @@
-//! placeholder
+//! The public door of Wharfage: the Docker Engine API, the platform API, the OpenAPI document.
+//!
+//! A handler is: extract (who, what), one transaction, render. Existence and permission are decided
+//! by Postgres inside the caller's project and by nothing else; another project's thing is *not
+//! found*. The gateway keeps no state, so that several can run side by side.
+
+mod auth;
+pub mod config;
+mod docker;
+mod edge;
+mod limits;
+mod openapi;
+mod platform;
+mod registry;
+mod state;
+
+pub use openapi::openapi;
+pub use state::Gateway;
+
+use axum::Router;
+use chassis::{App, Ctx, Listen, Server};
+use config::Config;
+
+/// Assembles the service; nothing listens yet.
+///
+/// # Errors
+/// The configuration does not fit: a certificate cannot be read, an address does not parse.
+pub async fn build(ctx: Ctx, config: Config) -> anyhow::Result<App> {
+    let gateway = Gateway::new(&ctx, config.clone())?;
+    let router = router(&gateway);
+    let mut servers = Vec::new();
+    if let Some(address) = config.listen {
+        servers.push(Server { listen: Listen::Tcp(address), tls: None, router: router.clone() });
+    }
+    if let Some(listener) = &config.tls {
+        servers.push(Server { listen: Listen::Tcp(listener.listen), tls: Some(listener.server()), router });
+    }
+    anyhow::ensure!(!servers.is_empty(), "neither `listen` nor `[tls]` is configured: nobody could reach the gateway");
+    Ok(App { servers })
+}
+
+/// Everything a public listener serves.
+pub fn router(gateway: &Gateway) -> Router {
+    let faces = edge::Faces {
+        gateway: gateway.clone(),
+        docker: docker::router(gateway),
+        platform: platform::router(gateway),
+    };
+    Router::new().fallback(edge::enter).with_state(faces)
+}

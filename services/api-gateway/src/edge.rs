@@ -1,0 +1,160 @@
+//! The one door. On the canonical path, once, it decides which face a request is for, and writes
+//! the path so that the router matches it: the version taken off, a slash inside a name (image
+//! `a/b:1`) escaped. Authorization happens behind it, on the path that is then routed.
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{Method, StatusCode, Uri, header, uri::PathAndQuery},
+    response::{IntoResponse as _, Response},
+};
+use chassis::Peer;
+use tower::ServiceExt as _;
+
+use crate::{
+    Gateway, auth,
+    docker::{
+        self,
+        error::{DockerError, page_not_found, refused},
+        headers,
+        version::{self, PathVersion, RequestedVersion},
+    },
+    limits, registry,
+};
+
+/// The faces behind the door.
+#[derive(Clone)]
+pub(crate) struct Faces {
+    pub(crate) gateway: Gateway,
+    pub(crate) docker: Router,
+    pub(crate) platform: Router,
+}
+
+/// Everything that reaches the public listeners.
+pub(crate) async fn enter(State(faces): State<Faces>, request: Request) -> Response {
+    if let Err((status, message)) = limits::check(request.uri(), request.headers()) {
+        return refused(status, message);
+    }
+    if !is_canonical(request.uri().path()) {
+        return refused(StatusCode::BAD_REQUEST, "malformed path");
+    }
+    match face(request.uri().path()) {
+        Face::Registry => registry::answer(),
+        Face::Platform => through(faces.platform, request).await,
+        Face::Docker => enter_docker(faces, request).await,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Face {
+    Docker,
+    Platform,
+    Registry,
+}
+
+fn face(path: &str) -> Face {
+    let under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if under("/api") || under("/docs") || path == "/openapi.json" {
+        Face::Platform
+    } else if under("/v2") {
+        Face::Registry
+    } else {
+        Face::Docker
+    }
+}
+
+async fn enter_docker(faces: Faces, mut request: Request) -> Response {
+    let (version, path) = match version::split(request.uri().path()) {
+        PathVersion::Refused(version) => return version::refuse(version),
+        PathVersion::Malformed => return page_not_found(),
+        PathVersion::Served(version, path) => (version, docker::paths::routable(request.method(), path)),
+    };
+    match *request.method() {
+        Method::OPTIONS => return options(&faces.gateway, &request).await,
+        // The router would answer HEAD wherever it answers GET; dockerd does so on two paths only.
+        Method::HEAD if path != "/_ping" && !path.ends_with("/archive") => return page_not_found(),
+        _ => {}
+    }
+    let Some(uri) = rewritten(request.uri(), &path) else {
+        return refused(StatusCode::BAD_REQUEST, "malformed path");
+    };
+    *request.uri_mut() = uri;
+    request.extensions_mut().insert(RequestedVersion(version));
+    let mut response = through(faces.docker, request).await;
+    if response.status() == StatusCode::NOT_FOUND {
+        // The router's hint on a wrong method; dockerd's 404 has none.
+        response.headers_mut().remove(header::ALLOW);
+    }
+    response
+}
+
+/// dockerd answers OPTIONS on every path, with nothing.
+async fn options(gateway: &Gateway, request: &Request) -> Response {
+    let mut response = match auth::authenticate(gateway, request.headers(), request.extensions().get::<Peer>()).await {
+        Ok(_) => StatusCode::OK.into_response(),
+        Err(error) => DockerError(error).into_response(),
+    };
+    headers::add(&mut response);
+    response
+}
+
+async fn through(face: Router, request: Request) -> Response {
+    match face.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn rewritten(uri: &Uri, path: &str) -> Option<Uri> {
+    let text = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    Some(Uri::from(PathAndQuery::try_from(text).ok()?))
+}
+
+/// One spelling per path: no empty or dot segment, no escaped slash, backslash, dot segment or
+/// control character, and valid UTF-8 once unescaped.
+fn is_canonical(path: &str) -> bool {
+    let Some(relative) = path.strip_prefix('/') else {
+        return false;
+    };
+    let count = relative.split('/').count();
+    relative.split('/').enumerate().all(|(at, segment)| {
+        let last = at + 1 == count;
+        let Ok(plain) = percent_encoding::percent_decode_str(segment).decode_utf8() else {
+            return false;
+        };
+        let filled = last || !plain.is_empty();
+        let hostile = |c: char| c.is_control() || matches!(c, '/' | '\\');
+        filled && plain != "." && plain != ".." && !plain.contains(hostile)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_spelling_of_a_path_gets_in() {
+        for good in ["/", "/_ping", "/networks/", "/v1.43/images/a/b:1/json", "/containers/%C3%A9/json", "/a%20b"] {
+            assert!(is_canonical(good), "{good}");
+        }
+        for bad in [
+            "//", "//containers/json", "/containers//json", "/./_ping", "/containers/../info", "/a/%2e%2e/info",
+            "/a/.%2E", "/images/a%2Fb/json", "/images/a%2fb/json", "/a%5cb", "/a%00", "/a%0a", "/%ff", "*", "",
+        ] {
+            assert!(!is_canonical(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_face_owns_whole_segments() {
+        assert_eq!(face("/api/v1/hosts"), Face::Platform);
+        assert_eq!(face("/apiary"), Face::Docker);
+        assert_eq!(face("/v2/"), Face::Registry);
+        assert_eq!(face("/v2/a/manifests/1"), Face::Registry);
+        assert_eq!(face("/v1.43/info"), Face::Docker);
+        assert_eq!(face("/docs/index.html"), Face::Platform);
+    }
+}
