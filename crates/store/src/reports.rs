@@ -1,0 +1,330 @@
+//! What hosts report, made durable: one transaction per report. Progress only moves forward, by one
+//! guard in SQL; where it moved, the project's history is written in the same transaction, so an
+//! event is told exactly once however often the report arrives.
+//!
+//! Lock order, the same as the gateway's: containers (by id), the host, projects (by id).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::host::{ContainerReport, HostReport};
+use model::{ContainerId, Desired, Error, HostId, Observed, Phase, Progress, ProjectId, RestartPolicy, Result};
+use sqlx::{PgConnection, types::Json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Store,
+    hosts::note_seen,
+    report_history::{Before, Told, history, run_is_over},
+    store_error,
+    stored::{number, parsed},
+};
+
+/// Longest text of a host that is kept.
+const TEXT_MAX_BYTES: usize = 4_096;
+
+/// What a report changed; whom to wake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Containers that got further.
+    pub containers: BTreeSet<ContainerId>,
+    /// Projects with new events.
+    pub projects: BTreeSet<ProjectId>,
+}
+
+impl Store {
+    /// Records a report of `host`. Containers it does not have, and whatever is not news, are passed over.
+    ///
+    /// # Errors
+    /// `Forbidden` if there is no such host any more.
+    pub async fn record_report(&self, host: HostId, report: &HostReport) -> Result<Recorded> {
+        let newest = newest(&report.containers);
+        if newest.is_empty() {
+            self.host_seen(host, report.capacity).await?;
+            return Ok(Recorded::default());
+        }
+        let mut tx = self.service_tx().await?;
+        let known = lock_containers(tx.connection(), host, &newest).await?;
+        let moved = move_forward(tx.connection(), host, &newest).await?;
+        let mut events = BTreeMap::<ProjectId, Vec<Told>>::new();
+        let (mut over, mut gone) = (Vec::new(), Vec::new());
+        for (project, before) in known {
+            let Some(now) = newest.get(&before.id).filter(|_| moved.contains(&before.id)) else { continue };
+            let told = history(&before, now);
+            if !told.is_empty() {
+                events.entry(project).or_default().extend(told);
+            }
+            if run_is_over(&before, now) {
+                over.push((before.id.as_str().to_owned(), i32::try_from(now.progress.run).unwrap_or(i32::MAX)));
+            }
+            if now.progress.phase == Phase::Removed {
+                gone.push(before.id.as_str().to_owned());
+            }
+        }
+        free_ports(tx.connection(), over).await?;
+        free_endpoints(tx.connection(), &gone).await?;
+        note_seen(tx.connection(), host, report.capacity).await?;
+        for (project, told) in &events {
+            append(tx.connection(), *project, told).await?;
+        }
+        tx.commit().await?;
+        Ok(Recorded { containers: moved, projects: events.into_keys().collect() })
+    }
+}
+
+/// The furthest observation of each container; of two equal ones the later.
+fn newest(reports: &[ContainerReport]) -> BTreeMap<ContainerId, Observed> {
+    let mut newest = BTreeMap::<ContainerId, Observed>::new();
+    for report in reports {
+        let kept = newest.entry(report.id.clone()).or_insert_with(|| report.observed.clone());
+        if report.observed.progress >= kept.progress {
+            *kept = report.observed.clone();
+        }
+    }
+    newest
+}
+
+/// The containers of the report that are the host's and still there, held until the end of the transaction.
+async fn lock_containers(
+    connection: &mut PgConnection,
+    host: HostId,
+    newest: &BTreeMap<ContainerId, Observed>,
+) -> Result<Vec<(ProjectId, Before)>> {
+    let ids: Vec<String> = newest.keys().map(|id| id.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT c.id, c.project_id, c.name, c.desired_state, c.run, c.observed_run, c.observed_restart,
+               c.observed_phase, c.started_at, coalesce(c.spec->>'image', '') AS "image!",
+               coalesce(c.spec->'labels', '{}') AS "labels!: Json<BTreeMap<String, String>>",
+               c.spec->'restart' AS "restart: Json<RestartPolicy>",
+               e.network_id AS "network_id?", n.name AS "network_name?"
+           FROM containers c
+           LEFT JOIN endpoints e ON e.container_id = c.id
+           LEFT JOIN networks n ON n.id = e.network_id
+           WHERE c.id = ANY($1) AND c.host_id = $2 AND c.removed_at IS NULL
+           ORDER BY c.id FOR UPDATE OF c"#,
+        &ids,
+        host.0,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(store_error)?;
+    rows.into_iter()
+        .map(|row| {
+            let run = number(row.run)?;
+            let desired = match row.desired_state.as_str() {
+                "running" => Desired::Running { run },
+                // How it is to be stopped makes no difference here.
+                "stopped" => Desired::Stopped { run, signal: String::new(), timeout_s: 0 },
+                "created" => Desired::Created,
+                _ => Desired::Removed,
+            };
+            let before = Before {
+                id: parsed(&row.id)?,
+                name: parsed(&row.name)?,
+                image: row.image,
+                labels: row.labels.0,
+                restart: row.restart.map(|restart| restart.0).unwrap_or_default(),
+                desired,
+                progress: Progress {
+                    run: number(row.observed_run)?,
+                    restart: number(row.observed_restart)?,
+                    phase: Phase::from_rank(row.observed_phase),
+                },
+                started_at: row.started_at,
+                network: match (row.network_id, row.network_name) {
+                    (Some(id), Some(name)) => Some((parsed(&id)?, name)),
+                    _ => None,
+                },
+            };
+            Ok((ProjectId(row.project_id), before))
+        })
+        .collect()
+}
+
+/// The report as columns.
+#[derive(Default)]
+struct Columns {
+    id: Vec<String>,
+    run: Vec<i32>,
+    restart: Vec<i32>,
+    phase: Vec<i16>,
+    pid: Vec<Option<i32>>,
+    started_at: Vec<Option<OffsetDateTime>>,
+    exit_code: Vec<Option<i32>>,
+    oom_killed: Vec<bool>,
+    exit_error: Vec<String>,
+    finished_at: Vec<Option<OffsetDateTime>>,
+    prepare_error: Vec<Option<String>>,
+}
+
+impl Columns {
+    fn of(newest: &BTreeMap<ContainerId, Observed>) -> Result<Self> {
+        let count = |n: u32| i32::try_from(n).map_err(|_| Error::invalid("report", "counts too far"));
+        let mut columns = Self::default();
+        for (id, observed) in newest {
+            let exit = observed.exit.as_ref();
+            columns.id.push(id.as_str().to_owned());
+            columns.run.push(count(observed.progress.run)?);
+            columns.restart.push(count(observed.progress.restart)?);
+            columns.phase.push(observed.progress.phase.rank());
+            columns.pid.push(observed.pid.and_then(|pid| i32::try_from(pid).ok()));
+            columns.started_at.push(observed.started_at);
+            columns.exit_code.push(exit.map(|exit| exit.code));
+            columns.oom_killed.push(exit.is_some_and(|exit| exit.oom_killed));
+            columns.exit_error.push(exit.map(|exit| storable(&exit.error)).unwrap_or_default());
+            columns.finished_at.push(exit.map(|exit| exit.finished_at));
+            columns.prepare_error.push(observed.prepare_error.as_deref().map(storable));
+        }
+        Ok(columns)
+    }
+}
+
+/// Text from a host, cut to size and without what Postgres cannot keep.
+fn storable(text: &str) -> String {
+    let mut kept = String::new();
+    for character in text.chars().filter(|c| *c != '\0') {
+        if kept.len() + character.len_utf8() > TEXT_MAX_BYTES {
+            break;
+        }
+        kept.push(character);
+    }
+    kept
+}
+
+/// Writes what is news and returns whom it was about. A run nobody asked for is no news: it cannot be.
+async fn move_forward(
+    connection: &mut PgConnection,
+    host: HostId,
+    newest: &BTreeMap<ContainerId, Observed>,
+) -> Result<BTreeSet<ContainerId>> {
+    let columns = Columns::of(newest)?;
+    let moved = sqlx::query_scalar!(
+        "UPDATE containers c SET
+             observed_run = r.run, observed_restart = r.restart, observed_phase = r.phase, pid = r.pid,
+             started_at = coalesce(r.started_at, c.started_at),
+             exit_code = coalesce(r.exit_code, c.exit_code),
+             oom_killed = CASE WHEN r.finished_at IS NULL THEN c.oom_killed ELSE r.oom_killed END,
+             exit_error = CASE WHEN r.finished_at IS NULL THEN c.exit_error ELSE r.exit_error END,
+             finished_at = coalesce(r.finished_at, c.finished_at),
+             prepare_error = r.prepare_error,
+             removed_at = CASE WHEN r.phase = 6 THEN now() END,
+             desired_state = CASE WHEN r.phase = 6 THEN 'removed' ELSE c.desired_state END
+         FROM unnest($2::text[], $3::int4[], $4::int4[], $5::int2[], $6::int4[], $7::timestamptz[], $8::int4[],
+                     $9::bool[], $10::text[], $11::timestamptz[], $12::text[])
+              AS r (id, run, restart, phase, pid, started_at, exit_code, oom_killed, exit_error, finished_at, prepare_error)
+         WHERE c.id = r.id AND c.host_id = $1 AND c.removed_at IS NULL AND r.run <= c.run
+           AND ((c.observed_run, c.observed_restart, c.observed_phase) < (r.run, r.restart, r.phase)
+                -- A failure while preparing is news though it is no step.
+                OR ((c.observed_run, c.observed_restart, c.observed_phase) = (r.run, r.restart, r.phase)
+                    AND r.phase < 2 AND r.prepare_error IS NOT NULL
+                    AND c.prepare_error IS DISTINCT FROM r.prepare_error))
+         RETURNING c.id",
+        host.0,
+        &columns.id,
+        &columns.run,
+        &columns.restart,
+        &columns.phase,
+        &columns.pid as &[Option<i32>],
+        &columns.started_at as &[Option<OffsetDateTime>],
+        &columns.exit_code as &[Option<i32>],
+        &columns.oom_killed,
+        &columns.exit_error,
+        &columns.finished_at as &[Option<OffsetDateTime>],
+        &columns.prepare_error as &[Option<String>],
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(store_error)?;
+    moved.iter().map(|id| parsed(id)).collect()
+}
+
+/// Ports of runs that are over, and of any run before.
+async fn free_ports(connection: &mut PgConnection, over: Vec<(String, i32)>) -> Result<()> {
+    if over.is_empty() {
+        return Ok(());
+    }
+    let (ids, runs): (Vec<String>, Vec<i32>) = over.into_iter().unzip();
+    sqlx::query!(
+        "DELETE FROM published_ports p USING unnest($1::text[], $2::int4[]) AS r (id, run)
+         WHERE p.container_id = r.id AND p.run <= r.run",
+        &ids,
+        &runs,
+    )
+    .execute(connection)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+/// What removed containers held until now.
+async fn free_endpoints(connection: &mut PgConnection, gone: &[String]) -> Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "WITH ports AS (DELETE FROM published_ports WHERE container_id = ANY($1))
+         DELETE FROM endpoints WHERE container_id = ANY($1)",
+        gone
+    )
+    .execute(connection)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+/// Adds to a project's history. Time is Postgres', read under the project's lock: it and the
+/// sequence order events alike.
+async fn append(connection: &mut PgConnection, project: ProjectId, told: &[Told]) -> Result<()> {
+    let project: Uuid = project.0;
+    let kinds: Vec<String> = told.iter().map(|event| event.kind.as_str().to_owned()).collect();
+    let actions: Vec<String> = told.iter().map(|event| event.action.to_owned()).collect();
+    let actors: Vec<String> = told.iter().map(|event| event.actor.clone()).collect();
+    let attributes: Vec<Json<&BTreeMap<String, String>>> = told.iter().map(|event| Json(&event.attributes)).collect();
+    sqlx::query!(
+        "WITH next AS (
+             UPDATE projects SET event_sequence = event_sequence + $2 WHERE id = $1
+             RETURNING event_sequence - $2 AS base)
+         INSERT INTO events (project_id, sequence, kind, action, actor_id, attributes, at)
+         SELECT $1, next.base + e.position, e.kind, e.action, e.actor, e.attributes, clock_timestamp()
+         FROM next, unnest($3::text[], $4::text[], $5::text[], $6::jsonb[])
+              WITH ORDINALITY AS e (kind, action, actor, attributes, position)",
+        project,
+        i64::try_from(told.len()).map_err(Error::internal)?,
+        &kinds,
+        &actions,
+        &actors,
+        &attributes as _,
+    )
+    .execute(connection)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_text_is_cut_between_characters_and_loses_its_nuls() {
+        assert_eq!(storable("a\0b"), "ab");
+        assert_eq!(storable(&"é".repeat(4_000)).len(), TEXT_MAX_BYTES);
+    }
+
+    #[test]
+    fn of_several_observations_the_furthest_counts() {
+        let id = ContainerId::from_bytes([1; 32]);
+        let at = |run, phase| ContainerReport {
+            id: id.clone(),
+            observed: Observed {
+                progress: Progress { run, restart: 0, phase },
+                pid: None,
+                started_at: None,
+                exit: None,
+                prepare_error: None,
+            },
+        };
+        let kept = newest(&[at(1, Phase::Exited), at(2, Phase::Starting), at(1, Phase::Running)]);
+        assert_eq!(kept[&id].progress, Progress { run: 2, restart: 0, phase: Phase::Starting });
+    }
+}
