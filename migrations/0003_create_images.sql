@@ -7,6 +7,14 @@ CREATE TABLE blobs (
     stored_at   timestamptz NOT NULL DEFAULT now()
 );
 
+-- Which upstreams (scheme://host:port) a blob was downloaded from and verified. Whoever may read it
+-- there by that upstream's own word need not download it again; for anybody else it does not exist.
+CREATE TABLE blob_origins (
+    digest      text NOT NULL REFERENCES blobs ON DELETE CASCADE,
+    origin      text NOT NULL,
+    PRIMARY KEY (digest, origin)
+);
+
 CREATE TABLE images (
     project_id      uuid NOT NULL REFERENCES projects ON DELETE CASCADE,
     -- Digest of the image config.
@@ -69,7 +77,7 @@ CREATE POLICY project_scope ON image_digests TO wharfage_gateway, wharfage_image
 CREATE POLICY project_scope ON image_layers TO wharfage_gateway, wharfage_image USING (project_id = scope_project());
 CREATE POLICY planner ON images TO wharfage_scheduler USING (true);
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON blobs, images, image_tags, image_digests, image_layers TO wharfage_image;
+GRANT SELECT, INSERT, UPDATE, DELETE ON blobs, blob_origins, images, image_tags, image_digests, image_layers TO wharfage_image;
 GRANT SELECT, DELETE ON images, image_digests, image_layers TO wharfage_gateway;
 GRANT SELECT, INSERT, UPDATE, DELETE ON image_tags TO wharfage_gateway;
 GRANT SELECT ON images TO wharfage_scheduler;

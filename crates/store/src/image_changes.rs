@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Digest, Error, ImageReference, LayerDescriptor, Result};
+use model::{Digest, Error, EventKind, ImageReference, LayerDescriptor, Result};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
@@ -205,22 +205,8 @@ impl ProjectTx {
         Ok(true)
     }
 
-    /// The next number and the event are one statement; the project's row is the lock.
     async fn add_image_event(&mut self, action: &str, actor: &str, name: &str) -> Result<()> {
-        let attributes = BTreeMap::from([("name", name)]);
-        sqlx::query!(
-            "WITH next AS (
-                 UPDATE projects SET event_sequence = event_sequence + 1 WHERE id = $1 RETURNING event_sequence)
-             INSERT INTO events (project_id, sequence, kind, action, actor_id, attributes, at)
-             SELECT $1, event_sequence, 'image', $2, $3, $4, now() FROM next",
-            self.project.0,
-            action,
-            actor,
-            Json(attributes) as _
-        )
-        .execute(self.connection())
-        .await
-        .map_err(store_error)?;
-        Ok(())
+        let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+        self.append_event(EventKind::Image, action, actor, &attributes, OffsetDateTime::now_utc()).await.map(drop)
     }
 }

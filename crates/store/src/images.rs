@@ -1,6 +1,8 @@
 //! Images of a project, read: list, inspect, resolve. What may be found here was pulled or tagged
 //! in this very project; content another project has stored does not show.
 
+use std::collections::HashSet;
+
 use model::{Digest, Error, ImageReference, LayerDescriptor, Result};
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -163,6 +165,42 @@ impl ProjectTx {
             }
         };
         found.map_err(store_error)?.map(|id| stored(&id)).transpose()
+    }
+
+    /// The image that was pulled by a manifest.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn image_with_manifest(&mut self, manifest: &Digest) -> Result<Option<ImageRow>> {
+        let id = sqlx::query_scalar!(
+            "SELECT id FROM images WHERE project_id = $1 AND manifest_digest = $2 LIMIT 1",
+            self.project.0,
+            manifest.as_str()
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(store_error)?;
+        match id {
+            Some(id) => self.image_by_id(&stored(&id)?).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Which of these blobs are layers of images of this project.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn layers_held(&mut self, digests: &[Digest]) -> Result<HashSet<Digest>> {
+        let asked: Vec<String> = digests.iter().map(ToString::to_string).collect();
+        let held = sqlx::query_scalar!(
+            "SELECT DISTINCT digest FROM image_layers WHERE project_id = $1 AND digest = ANY($2)",
+            self.project.0,
+            &asked
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        held.iter().map(|digest| stored(digest)).collect()
     }
 
     async fn image_with_prefix(&mut self, name: &str, prefix: &str) -> Result<Digest> {
