@@ -1,1 +1,14 @@
-//! placeholder
+//! What end-to-end tests share: the real docker CLI against a running suite (`.wharfage/env`), plain
+//! REST against the gateway, and a look at what is left on the machine.
+
+mod docker;
+mod machine;
+mod rest;
+mod suite;
+mod terminal;
+
+pub use docker::{Docker, Outcome};
+pub use machine::Residue;
+pub use rest::{Reply, Rest};
+pub use suite::{Suite, eventually, unique};
+pub use terminal::Terminal;

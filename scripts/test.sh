@@ -1,0 +1,43 @@
+#!/bin/bash
+# The whole suite of tests. Everything is real: PostgreSQL, Redis, runc, the kernel's network, the
+# docker CLI. Leaves the machine as it was, and checks that it did.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+wharfage=target/release/wharfage
+
+stage() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
+stock() { # what the suite could leave behind, as text
+    awk '{print $2}' /proc/self/mounts | sort
+    ls /sys/class/net | sort
+    nft list tables | sort
+    find /sys/fs/cgroup -maxdepth 4 -type d -path '*wharfage*' 2>/dev/null | sort
+    pgrep -l 'wharfage|api-gateway|image-svc|^scheduler|node-agent|netd|redis-server|docker-regist' | awk '{print $2}' | sort || true
+}
+down() { $wharfage down; }
+trap 'status=$?; if [ $status != 0 ]; then tail -n 30 .wharfage/log/*.log 2>/dev/null | cut -c1-400; fi; $wharfage down >/dev/null 2>&1 || true; exit $status' EXIT
+
+stage "unit, property and integration tests"
+cargo test --release --quiet --workspace --exclude tests
+
+stage "tidiness and generated files"
+cargo test --release --quiet -p tests --test tidy --test openapi
+
+stage "one host: the CLI and REST, end to end"
+$wharfage down >/dev/null 2>&1
+stock > /tmp/wharfage-before.txt
+$wharfage up
+$wharfage up --quiet # idempotent
+cargo test --release --quiet -p tests --test e2e
+stage "one host: kill -9 of every service in turn"
+cargo test --release --quiet -p tests --test crash -- --test-threads=1
+down
+stock > /tmp/wharfage-after.txt
+diff /tmp/wharfage-before.txt /tmp/wharfage-after.txt || { echo "make down left something behind"; exit 1; }
+
+stage "three hosts"
+NODES=3 $wharfage up --quiet
+cargo test --release --quiet -p tests --test fleet
+down
+stock > /tmp/wharfage-after.txt
+diff /tmp/wharfage-before.txt /tmp/wharfage-after.txt || { echo "make down left something behind"; exit 1; }
+stage "all passed"

@@ -1,0 +1,137 @@
+//! `kill -9` of each service in turn while containers run: they keep running, logging and their
+//! exit codes; everything works again, nothing is lost and nothing doubled. Runs alone, on one host.
+
+use std::time::Duration;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tests::{Docker, Suite, eventually, unique};
+
+const SERVICES: [&str; 5] = ["api-gateway", "image-svc", "scheduler", "node-agent-1", "netd-1"];
+
+fn kill_9(suite: &Suite, process: &str) -> i32 {
+    let pid = suite.pid_of(process);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+    pid
+}
+
+/// Kills it and waits until its successor serves.
+fn kill_and_return(suite: &Suite, process: &str) {
+    let before = kill_9(suite, process);
+    eventually(&format!("{process} comes back"), Duration::from_secs(20), || suite.pid_of(process) != before);
+    wait_until_it_works(suite);
+}
+
+fn wait_until_it_works(suite: &Suite) {
+    let docker = suite.docker();
+    eventually("a container runs again", Duration::from_secs(60), || {
+        docker.run(&["run", "--rm", "busybox", "true"]).code == 0
+    });
+}
+
+/// A container that writes a number every 20 ms.
+fn counter(docker: &Docker) -> String {
+    let name = unique("counter");
+    let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done";
+    let _ = docker.ok(&["run", "-d", "--name", &name, "busybox", "sh", "-c", script]);
+    name
+}
+
+fn assert_numbered_without_gap(docker: &Docker, name: &str) -> usize {
+    let log = docker.ok(&["logs", name]);
+    for (expected, line) in (1..).zip(log.lines()) {
+        assert_eq!(line, expected.to_string(), "a line was lost, doubled or moved");
+    }
+    log.lines().count()
+}
+
+#[test]
+fn every_service_can_be_killed_while_containers_run() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let name = counter(&docker);
+    let identity = || docker.ok(&["inspect", "-f", "{{.Id}} {{.State.Pid}} {{.State.StartedAt}} {{.RestartCount}}", &name]);
+    let before = identity();
+    for service in SERVICES {
+        let lines = assert_numbered_without_gap(&docker, &name);
+        kill_and_return(&suite, service);
+        assert_eq!(identity(), before, "after {service} was killed");
+        eventually("it goes on logging", Duration::from_secs(5), || assert_numbered_without_gap(&docker, &name) > lines);
+        assert_eq!(docker.ok(&["exec", &name, "echo", "alive"]), "alive", "after {service} was killed");
+    }
+    docker.remove(&[&name]);
+}
+
+#[test]
+fn an_exit_while_the_agent_is_down_keeps_its_code() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let names: Vec<String> = (0..5).map(|n| unique(&format!("code{n}"))).collect();
+    for (code, name) in (40..).zip(&names) {
+        let script = format!("sleep 1.5; exit {code}");
+        let _ = docker.ok(&["run", "-d", "--name", name, "busybox", "sh", "-c", &script]);
+    }
+    // Held down over the exits: each successor is killed as it appears.
+    let until = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < until {
+        kill(Pid::from_raw(suite.pid_of("node-agent-1")), Signal::SIGKILL).ok();
+        std::thread::sleep(Duration::from_millis(40));
+    }
+    wait_until_it_works(&suite);
+    for (code, name) in (40..).zip(&names) {
+        assert_eq!(docker.ok(&["wait", name]), code.to_string());
+        docker.remove(&[name]);
+    }
+}
+
+#[test]
+fn a_shim_that_is_killed_ends_its_container_with_a_reason() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let name = unique("shimless");
+    let id = docker.ok(&["run", "-d", "--name", &name, "busybox", "sleep", "600"]);
+    let shim = std::fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains("wharfage-shim") && line.contains(&id))
+        })
+        .expect("the container has a shim");
+    kill(Pid::from_raw(shim), Signal::SIGKILL).expect("it runs");
+    eventually("it is reported as exited", Duration::from_secs(10), || {
+        docker.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", &name]) == "exited 137"
+    });
+    docker.remove(&[&name]);
+}
+
+#[test]
+fn everything_works_without_redis() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let redis = Pid::from_raw(suite.pid_of("redis"));
+    kill(redis, Signal::SIGSTOP).expect("it runs");
+    let name = unique("no-redis");
+    let outcome = docker.run(&["run", "--name", &name, "busybox", "echo", "hi"]);
+    let waited = docker.run(&["exec", &name, "true"]);
+    kill(redis, Signal::SIGCONT).expect("it was stopped");
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "hi\n"), "{outcome:?}");
+    assert!(waited.stderr.contains("is not running"));
+    docker.remove(&[&name]);
+    kill(redis, Signal::SIGKILL).expect("it runs");
+    assert_eq!(docker.ok(&["run", "--rm", "busybox", "echo", "hi"]), "hi");
+}
+
+#[test]
+fn postgres_may_crash_and_come_back() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let name = counter(&docker);
+    kill_9(&suite, "postgres");
+    wait_until_it_works(&suite);
+    assert_eq!(docker.ok(&["inspect", "-f", "{{.State.Running}}", &name]), "true");
+    assert_numbered_without_gap(&docker, &name);
+    docker.remove(&[&name]);
+}

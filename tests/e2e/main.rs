@@ -1,0 +1,13 @@
+//! One host, the real docker CLI and plain REST: everything the first slice promises a user.
+//! Needs a running suite (`make up`); `make test` brings one up.
+
+mod bad_input;
+mod exec;
+mod images;
+mod lifecycle;
+mod network;
+mod openapi;
+mod options;
+mod platform;
+mod streams;
+mod tenancy;

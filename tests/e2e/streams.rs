@@ -1,0 +1,109 @@
+//! Standard streams: attach, logs, terminals, half-close.
+
+use std::{io::Read, time::Duration};
+
+use tests::{Suite, Terminal, eventually, unique};
+
+#[test]
+fn stdout_and_stderr_arrive_apart() {
+    let docker = Suite::here().docker();
+    let outcome = docker.run(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+}
+
+#[test]
+fn nothing_of_a_large_output_is_lost() {
+    let docker = Suite::here().docker();
+    let outcome = docker.run(&["run", "--rm", "busybox", "seq", "1", "200000"]);
+    assert_eq!(outcome.stdout.lines().count(), 200_000);
+    assert_eq!(outcome.stdout.lines().last(), Some("200000"));
+}
+
+#[test]
+fn stdin_ends_when_the_client_closes_it_while_output_goes_on() {
+    let docker = Suite::here().docker();
+    let script = "cat; echo after-eof";
+    let outcome = docker.run_with_input(&["run", "-i", "--rm", "busybox", "sh", "-c", script], b"one\ntwo\n");
+    assert_eq!(outcome.stdout, "one\ntwo\nafter-eof\n");
+    assert_eq!(outcome.code, 0);
+}
+
+#[test]
+fn a_terminal_is_a_real_one_and_follows_the_window() {
+    let docker = Suite::here().docker();
+    let mut terminal = Terminal::open(docker.command(&["run", "-it", "--rm", "busybox", "sh"]), 30, 100);
+    terminal.expect("/ #");
+    terminal.type_in("tty; stty size\n");
+    terminal.expect("/dev/pts/0");
+    terminal.expect("30 100");
+    terminal.resize(40, 120);
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.type_in("stty size\n");
+    terminal.expect("40 120");
+    terminal.type_in("exit 5\n");
+    assert_eq!(terminal.exit_code(), 5);
+}
+
+#[test]
+fn the_detach_keys_leave_the_container_running() {
+    let docker = Suite::here().docker();
+    let name = unique("detach");
+    let mut terminal = Terminal::open(docker.command(&["run", "-it", "--name", &name, "busybox", "sh"]), 24, 80);
+    terminal.expect("/ #");
+    terminal.type_in("\u{10}\u{11}");
+    terminal.exit_code();
+    assert_eq!(docker.ok(&["inspect", "-f", "{{.State.Running}}", &name]), "true");
+    docker.remove(&[&name]);
+}
+
+#[test]
+fn logs_are_kept_with_times_and_tails() {
+    let docker = Suite::here().docker();
+    let name = unique("logs");
+    let _ = docker.run(&["run", "--name", &name, "busybox", "seq", "1", "10"]);
+    assert_eq!(docker.ok(&["logs", &name]).lines().count(), 10);
+    assert_eq!(docker.ok(&["logs", "--tail", "3", &name]), "8\n9\n10");
+    let stamped = docker.ok(&["logs", "-t", "--tail", "1", &name]);
+    assert!(stamped.ends_with(" 10") && stamped.contains('T') && stamped.contains('Z'), "{stamped}");
+    assert_eq!(docker.ok(&["logs", "--since", "2099-01-01T00:00:00Z", &name]), "");
+    docker.remove(&[&name]);
+}
+
+#[test]
+fn followed_logs_end_with_the_container_and_miss_nothing() {
+    let docker = Suite::here().docker();
+    let name = unique("follow");
+    let script = "for i in $(seq 1 50); do echo $i; sleep 0.02; done";
+    let _ = docker.ok(&["run", "-d", "--name", &name, "busybox", "sh", "-c", script]);
+    let followed = docker.ok(&["logs", "-f", &name]);
+    let expected: Vec<String> = (1..=50).map(|n| n.to_string()).collect();
+    assert_eq!(followed.lines().collect::<Vec<_>>(), expected);
+    docker.remove(&[&name]);
+}
+
+#[test]
+fn attach_joins_a_running_container() {
+    let docker = Suite::here().docker();
+    let name = unique("attach");
+    let script = "while read line; do echo got $line; done";
+    let _ = docker.ok(&["run", "-d", "-i", "--name", &name, "busybox", "sh", "-c", script]);
+    let mut attached = docker.piped(&["attach", &name]);
+    std::io::Write::write_all(attached.stdin.as_mut().expect("piped"), b"hello\n").expect("it reads");
+    let mut first = [0; 10];
+    attached.stdout.as_mut().expect("piped").read_exact(&mut first).expect("it writes");
+    assert_eq!(&first, b"got hello\n");
+    docker.remove(&[&name]);
+    attached.wait().expect("it was started");
+}
+
+#[test]
+fn a_container_that_writes_fast_is_logged_whole() {
+    let docker = Suite::here().docker();
+    let name = unique("firehose");
+    let _ = docker.ok(&["run", "-d", "--name", &name, "busybox", "seq", "1", "100000"]);
+    let _ = docker.ok(&["wait", &name]);
+    eventually("every line is in the log", Duration::from_secs(5), || {
+        docker.ok(&["logs", &name]).lines().count() == 100_000
+    });
+    docker.remove(&[&name]);
+}

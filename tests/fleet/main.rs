@@ -1,0 +1,94 @@
+//! Three hosts, each a network namespace with its own data root, agent and netd: one pool for the
+//! user. Needs `NODES=3 make up`.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::Value;
+use tests::{Docker, Suite, eventually, unique};
+
+fn spread(docker: &Docker, count: usize) -> Vec<String> {
+    (0..count)
+        .map(|_| {
+            let name = unique("fleet");
+            let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
+            let _ = docker.ok(&["run", "-d", "--name", &name, "busybox", "sh", "-c", script]);
+            name
+        })
+        .collect()
+}
+
+fn hosts(suite: &Suite) -> Vec<Value> {
+    let list = suite.rest_admin().get("/api/v1/hosts").json();
+    list.as_array().or(list["items"].as_array()).expect("a list").clone()
+}
+
+#[test]
+fn containers_spread_over_the_hosts_and_are_one_pool() {
+    let suite = Suite::here();
+    assert_eq!(suite.hosts().len(), 3, "this needs NODES=3");
+    let docker = suite.docker();
+    let names = spread(&docker, 6);
+    let counts: Vec<u64> = hosts(&suite).iter().map(|h| h["containers"].as_u64().expect("a count")).collect();
+    assert!(counts.iter().all(|n| *n >= 1), "not spread: {counts:?}");
+    let listed = docker.ok(&["ps", "--format", "{{.Names}}"]);
+    for name in &names {
+        assert!(listed.contains(name), "{name} is missing");
+        assert_eq!(docker.ok(&["exec", name, "echo", "here"]), "here");
+        eventually("it has logged", Duration::from_secs(5), || docker.ok(&["logs", name]).starts_with("1\n2"));
+    }
+    docker.remove(&names.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn containers_on_different_hosts_reach_each_other_by_address() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let names = spread(&docker, 3);
+    let addresses: BTreeSet<String> = names
+        .iter()
+        .map(|name| docker.ok(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name]))
+        .collect();
+    assert_eq!(addresses.len(), 3);
+    for name in &names {
+        for address in &addresses {
+            let outcome = docker.run(&["exec", name, "ping", "-c", "1", "-W", "2", address]);
+            assert_eq!(outcome.code, 0, "{name} does not reach {address}: {outcome:?}");
+        }
+    }
+    docker.remove(&names.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn foreground_runs_and_attached_input_work_wherever_they_land() {
+    let docker = Suite::here().docker();
+    for n in 0..6 {
+        let outcome = docker.run_with_input(&["run", "-i", "--rm", "busybox", "cat"], format!("{n}").as_bytes());
+        assert_eq!((outcome.code, outcome.stdout), (0, n.to_string()));
+    }
+}
+
+#[test]
+fn another_project_on_another_host_is_out_of_reach() {
+    let suite = Suite::here();
+    let (one, two) = (suite.docker(), suite.docker_as(suite.var("WHARFAGE_TOKEN_2")));
+    let names = spread(&one, 3);
+    for name in &names {
+        let address = one.ok(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name]);
+        for _ in 0..3 {
+            assert_ne!(two.run(&["run", "--rm", "busybox", "ping", "-c", "1", "-W", "1", &address]).code, 0);
+        }
+    }
+    one.remove(&names.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_published_port_answers_on_its_host() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let name = unique("fleet-web");
+    let _ = docker.ok(&["run", "-d", "--name", &name, "-p", "18081:80", "httpd"]);
+    eventually("one of the hosts answers", Duration::from_secs(5), || {
+        suite.hosts().iter().any(|host| std::net::TcpStream::connect(format!("{host}:18081")).is_ok())
+    });
+    docker.remove(&[&name]);
+}

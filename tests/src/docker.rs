@@ -1,0 +1,101 @@
+//! The unmodified docker CLI.
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use crate::{Suite, unique};
+
+/// A docker CLI that talks to one project.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    host: String,
+    config: PathBuf,
+}
+
+/// What a command printed and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Exit code; 128 + signal if it was killed.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Docker {
+    pub(crate) fn with_config(suite: &Suite, config: &str) -> Self {
+        Self { host: suite.var("DOCKER_HOST").to_owned(), config: config.into() }
+    }
+
+    pub(crate) fn with_token(suite: &Suite, token: &str) -> Self {
+        let config = std::env::temp_dir().join(unique("wharfage-docker"));
+        std::fs::create_dir_all(&config).expect("a temporary directory");
+        let text = serde_json::json!({ "HttpHeaders": { "Authorization": format!("Bearer {token}") } });
+        std::fs::write(config.join("config.json"), text.to_string()).expect("a temporary file");
+        Self { host: suite.var("DOCKER_HOST").to_owned(), config }
+    }
+
+    /// The command, ready to be changed or spawned.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(args).env("DOCKER_HOST", &self.host).env("DOCKER_CONFIG", &self.config);
+        command.env_remove("DOCKER_API_VERSION").env_remove("DOCKER_CONTEXT").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        Outcome::of(self.command(args).output().expect("the docker CLI is installed"))
+    }
+
+    /// Runs it with something on stdin.
+    #[must_use]
+    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Outcome {
+        let mut child = self.piped(args);
+        child.stdin.take().expect("piped").write_all(input).expect("the CLI reads its input");
+        Outcome::of(child.wait_with_output().expect("it was started"))
+    }
+
+    /// Starts it with all three streams piped.
+    #[must_use]
+    pub fn piped(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the docker CLI is installed")
+    }
+
+    /// Runs it; it must succeed. Returns trimmed stdout.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn ok(&self, args: &[&str]) -> String {
+        let outcome = self.run(args);
+        assert_eq!(outcome.code, 0, "docker {args:?} failed: {outcome:?}");
+        outcome.stdout.trim().to_owned()
+    }
+
+    /// Removes containers, whatever their state; absent ones do not matter.
+    pub fn remove(&self, names: &[&str]) {
+        let mut args = vec!["rm", "-f"];
+        args.extend(names);
+        drop(self.run(&args));
+    }
+}
+
+impl Outcome {
+    fn of(output: std::process::Output) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        Self {
+            code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}

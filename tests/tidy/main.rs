@@ -1,0 +1,5 @@
+//! Rules about the source itself: who may depend on whom, how files look, that what is checked in parses.
+
+mod compose;
+mod dependencies;
+mod files;
