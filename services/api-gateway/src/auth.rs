@@ -22,7 +22,9 @@ use crate::{Gateway, docker::error::DockerError, limits};
 pub(crate) const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"wharfage\", charset=\"UTF-8\"");
 
 fn unauthenticated() -> Error {
-    Error::Unauthenticated("authentication required: a bearer token, a token as Basic password, or a client certificate".into())
+    Error::Unauthenticated(
+        "authentication required: a bearer token, a token as Basic password, or a client certificate".into(),
+    )
 }
 
 /// The caller's project. Every Docker handler takes it.
@@ -71,13 +73,14 @@ pub(crate) async fn require_project(State(gateway): State<Gateway>, request: Req
     }
 }
 
-async fn admit_project(gateway: &Gateway, mut request: Request) -> Result<Request> {
-    match authenticate(gateway, request.headers(), request.extensions().get::<Peer>()).await? {
+async fn admit_project(gateway: &Gateway, request: Request) -> Result<Request> {
+    let (mut parts, body) = request.into_parts();
+    match authenticate(gateway, &parts).await? {
         Principal::Project(scope) => {
             gateway.rates.take(scope.project(), gateway.clock.now()).await?;
-            request.headers_mut().remove(header::AUTHORIZATION);
-            request.extensions_mut().insert(Project(scope));
-            Ok(request)
+            parts.headers.remove(header::AUTHORIZATION);
+            parts.extensions.insert(Project(scope));
+            Ok(Request::from_parts(parts, body))
         }
         Principal::Operator(_) => Err(Error::Forbidden(
             "an operator's credential opens the platform API, not a project; use one of the project's tokens".into(),
@@ -86,22 +89,22 @@ async fn admit_project(gateway: &Gateway, mut request: Request) -> Result<Reques
 }
 
 /// Layer of every platform route: any credential; handlers say which.
-pub(crate) async fn require_principal(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
-    let admitted = async {
-        let principal = authenticate(&gateway, request.headers(), request.extensions().get::<Peer>()).await?;
-        if let Principal::Project(scope) = &principal {
-            gateway.rates.take(scope.project(), gateway.clock.now()).await?;
-        }
-        Ok(principal)
-    };
-    match admitted.await {
-        Ok(principal) => {
-            request.headers_mut().remove(header::AUTHORIZATION);
-            request.extensions_mut().insert(Caller(principal));
-            next.run(request).await
-        }
+pub(crate) async fn require_principal(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    match admit_principal(&gateway, request).await {
+        Ok(request) => next.run(request).await,
         Err(error) => platform_refusal(error),
     }
+}
+
+async fn admit_principal(gateway: &Gateway, request: Request) -> Result<Request> {
+    let (mut parts, body) = request.into_parts();
+    let principal = authenticate(gateway, &parts).await?;
+    if let Principal::Project(scope) = &principal {
+        gateway.rates.take(scope.project(), gateway.clock.now()).await?;
+    }
+    parts.headers.remove(header::AUTHORIZATION);
+    parts.extensions.insert(Caller(principal));
+    Ok(Request::from_parts(parts, body))
 }
 
 /// A refusal in the platform's shape, with a challenge browsers understand.
@@ -115,13 +118,12 @@ fn platform_refusal(error: Error) -> Response {
 }
 
 /// Which principal a request's credential names.
-pub(crate) async fn authenticate(gateway: &Gateway, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Principal> {
-    let found = match presented(headers)? {
-        Some(token) => gateway.store.authenticate("bearer", &ids::sha256(token.as_bytes())).await?,
-        None => match peer.and_then(|peer| peer.certificate.as_ref()) {
-            Some(certificate) => gateway.store.authenticate("certificate", &certificate.sha256_fingerprint).await?,
-            None => None,
-        },
+pub(crate) async fn authenticate(gateway: &Gateway, request: &Parts) -> Result<Principal> {
+    let certificate = request.extensions.get::<Peer>().and_then(|peer| peer.certificate.as_deref());
+    let found = match (presented(&request.headers)?, certificate) {
+        (Some(token), _) => gateway.store.authenticate("bearer", &ids::sha256(token.as_bytes())).await?,
+        (None, Some(shown)) => gateway.store.authenticate("certificate", &ids::sha256(&shown.der)).await?,
+        (None, None) => None,
     };
     found.ok_or_else(unauthenticated)
 }

@@ -5,10 +5,9 @@
 use axum::{
     Router,
     extract::{Request, State},
-    http::{Method, StatusCode, Uri, header, uri::PathAndQuery},
+    http::{Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery},
     response::{IntoResponse as _, Response},
 };
-use chassis::Peer;
 use tower::ServiceExt as _;
 
 use crate::{
@@ -70,7 +69,7 @@ async fn enter_docker(faces: Faces, mut request: Request) -> Response {
         PathVersion::Served(version, path) => (version, docker::paths::routable(request.method(), path)),
     };
     match *request.method() {
-        Method::OPTIONS => return options(&faces.gateway, &request).await,
+        Method::OPTIONS => return options(&faces.gateway, &request.into_parts().0).await,
         // The router would answer HEAD wherever it answers GET; dockerd does so on two paths only.
         Method::HEAD if path != "/_ping" && !path.ends_with("/archive") => return page_not_found(),
         _ => {}
@@ -89,8 +88,8 @@ async fn enter_docker(faces: Faces, mut request: Request) -> Response {
 }
 
 /// dockerd answers OPTIONS on every path, with nothing.
-async fn options(gateway: &Gateway, request: &Request) -> Response {
-    let mut response = match auth::authenticate(gateway, request.headers(), request.extensions().get::<Peer>()).await {
+async fn options(gateway: &Gateway, request: &Parts) -> Response {
+    let mut response = match auth::authenticate(gateway, request).await {
         Ok(_) => StatusCode::OK.into_response(),
         Err(error) => DockerError(error).into_response(),
     };
@@ -141,8 +140,21 @@ mod tests {
             assert!(is_canonical(good), "{good}");
         }
         for bad in [
-            "//", "//containers/json", "/containers//json", "/./_ping", "/containers/../info", "/a/%2e%2e/info",
-            "/a/.%2E", "/images/a%2Fb/json", "/images/a%2fb/json", "/a%5cb", "/a%00", "/a%0a", "/%ff", "*", "",
+            "//",
+            "//containers/json",
+            "/containers//json",
+            "/./_ping",
+            "/containers/../info",
+            "/a/%2e%2e/info",
+            "/a/.%2E",
+            "/images/a%2Fb/json",
+            "/images/a%2fb/json",
+            "/a%5cb",
+            "/a%00",
+            "/a%0a",
+            "/%ff",
+            "*",
+            "",
         ] {
             assert!(!is_canonical(bad), "{bad}");
         }

@@ -18,33 +18,27 @@ pub use openapi::openapi;
 pub use state::Gateway;
 
 use axum::Router;
-use chassis::{App, Ctx, Listen, Server};
+use chassis::{App, Ctx, Server};
 use config::Config;
 
 /// Assembles the service; nothing listens yet.
 ///
 /// # Errors
 /// The configuration does not fit: a certificate cannot be read, an address does not parse.
-pub async fn build(ctx: Ctx, config: Config) -> anyhow::Result<App> {
-    let gateway = Gateway::new(&ctx, config.clone())?;
+#[expect(clippy::unused_async, reason = "the chassis builds every service in an async context")]
+pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
+    let gateway = Gateway::new(&ctx, config)?;
     let router = router(&gateway);
-    let mut servers = Vec::new();
-    if let Some(address) = config.listen {
-        servers.push(Server { listen: Listen::Tcp(address), tls: None, router: router.clone() });
-    }
-    if let Some(listener) = &config.tls {
-        servers.push(Server { listen: Listen::Tcp(listener.listen), tls: Some(listener.server()), router });
-    }
+    let plain = gateway.config.listen.map(|address| Server::tcp(address, router.clone()));
+    let tls = gateway.config.tls.as_ref().map(|tls| Server::tcp(tls.listen, router.clone()).with_tls(tls.server()));
+    let servers: Vec<Server> = plain.into_iter().chain(tls).collect();
     anyhow::ensure!(!servers.is_empty(), "neither `listen` nor `[tls]` is configured: nobody could reach the gateway");
     Ok(App { servers })
 }
 
 /// Everything a public listener serves.
 pub fn router(gateway: &Gateway) -> Router {
-    let faces = edge::Faces {
-        gateway: gateway.clone(),
-        docker: docker::router(gateway),
-        platform: platform::router(gateway),
-    };
+    let faces =
+        edge::Faces { gateway: gateway.clone(), docker: docker::router(gateway), platform: platform::router(gateway) };
     Router::new().fallback(edge::enter).with_state(faces)
 }

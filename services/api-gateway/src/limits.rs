@@ -81,7 +81,6 @@ struct Inner {
     redis: Option<redis::Client>,
     connection: OnceCell<redis::aio::ConnectionManager>,
     redis_rests_until_ms: AtomicI64,
-    script: redis::Script,
     local: Mutex<HashMap<ProjectId, Bucket>>,
 }
 
@@ -112,7 +111,6 @@ impl Rates {
             redis,
             connection: OnceCell::new(),
             redis_rests_until_ms: AtomicI64::new(0),
-            script: redis::Script::new(TAKE),
             local: Mutex::default(),
         })))
     }
@@ -136,11 +134,11 @@ impl Rates {
             return None;
         }
         let asked = tokio::time::timeout(REDIS_PATIENCE, async {
-            let mut connection =
-                self.0.connection.get_or_try_init(|| client.get_connection_manager()).await?.clone();
+            let mut connection = self.0.connection.get_or_try_init(|| client.get_connection_manager()).await?.clone();
             let RateLimit { per_second, burst } = self.0.limit;
-            let mut call = self.0.script.key(format!("wharfage:rate:{project}"));
-            call.arg(now_ms).arg(per_second).arg(burst).invoke_async::<u8>(&mut connection).await
+            let mut call = redis::cmd("EVAL");
+            call.arg(TAKE).arg(1).arg(format!("wharfage:rate:{project}")).arg(now_ms).arg(per_second).arg(burst);
+            call.query_async::<u8>(&mut connection).await
         });
         match asked.await {
             Ok(Ok(taken)) => Some(taken == 1),

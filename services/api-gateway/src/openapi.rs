@@ -16,10 +16,8 @@ use crate::{Gateway, docker, platform};
 /// The document.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    let (_, mut document) = OpenApiRouter::<Gateway>::default()
-        .merge(docker::documented())
-        .merge(platform::documented())
-        .split_for_parts();
+    let (_, mut document) =
+        OpenApiRouter::<Gateway>::default().merge(docker::documented()).merge(platform::documented()).split_for_parts();
     document.info = InfoBuilder::new()
         .title("Wharfage")
         .version(env!("CARGO_PKG_VERSION"))
@@ -35,7 +33,8 @@ pub fn openapi() -> OpenApi {
         components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
     }
     for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.head, &mut item.patch];
+        let operations =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.head, &mut item.patch];
         operations.into_iter().flatten().for_each(secure);
     }
     document
@@ -44,18 +43,19 @@ pub fn openapi() -> OpenApi {
 /// Every operation takes either credential, unless it says of itself that it takes none.
 fn secure(operation: &mut Operation) {
     let none: [&str; 0] = [];
-    operation.security.get_or_insert_with(|| {
-        vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("basic", none)]
-    });
+    operation
+        .security
+        .get_or_insert_with(|| vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("basic", none)]);
 }
 
 /// `/openapi.json` and `/docs`, its assets inside the binary.
 pub(crate) fn pages() -> Router<Gateway> {
     let document = openapi().to_json().unwrap_or_default();
     let config = Config::new(["/openapi.json"]).persist_authorization(false).try_it_out_enabled(true);
-    Router::new()
-        .merge(SwaggerUi::new("/docs").config(config))
-        .route("/openapi.json", get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document.clone()) }))
+    Router::new().merge(SwaggerUi::new("/docs").config(config)).route(
+        "/openapi.json",
+        get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document.clone()) }),
+    )
 }
 
 /// The schema of a string.

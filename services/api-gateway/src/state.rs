@@ -3,8 +3,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use chassis::{Bus, Clock, Ctx, ExpectedPeer, client::Internal};
-use model::{Error, Result};
+use chassis::{Bus, Clock, Ctx, ExpectedPeer, client::Internal, tls};
 use store::Store;
 
 use crate::{config::Config, limits::Rates};
@@ -29,7 +28,6 @@ pub struct Parts {
     /// The time.
     pub(crate) clock: Clock,
     /// As configured.
-    #[expect(dead_code, reason = "read by the agents' clients")]
     pub(crate) config: Config,
 }
 
@@ -37,5 +35,45 @@ impl Deref for Gateway {
     type Target = Parts;
     fn deref(&self) -> &Parts {
         &self.0
+    }
+}
+
+impl Gateway {
+    /// Connects to nothing yet: every neighbour may be away when the gateway starts.
+    ///
+    /// # Errors
+    /// An address or a certificate cannot be used.
+    pub fn new(ctx: &Ctx, config: Config) -> anyhow::Result<Self> {
+        let store = Store::connect_lazy(config.database.url.expose(), config.database.connections)?;
+        let redis_url = config.redis.url.as_ref().map(|url| url.expose().as_str());
+        let rates = Rates::new(config.rate_limit, redis_url)?;
+        let bus = Bus::connect(redis_url, ctx.cancel());
+        let neighbour = |base: &str, service: &str| match &config.internal_tls {
+            Some(files) => Internal::new(base, tls::client(files, ExpectedPeer::service(service))?),
+            None => Internal::plain(base),
+        };
+        let parts = Parts {
+            scheduler: neighbour(&config.scheduler, "scheduler")?,
+            image: neighbour(&config.image, "image")?,
+            rates,
+            clock: ctx.clock().clone(),
+            store,
+            bus,
+            config,
+        };
+        let gateway = Self(Arc::new(parts));
+        gateway.register_health(ctx);
+        Ok(gateway)
+    }
+
+    /// Ready means Postgres answers; Redis and the neighbours are told, and decide nothing.
+    fn register_health(&self, ctx: &Ctx) {
+        let store = self.store.clone();
+        ctx.health().check("postgres", move || {
+            let store = store.clone();
+            async move { store.check().await.map_err(|e| e.to_string()) }
+        });
+        let bus = self.bus.clone();
+        ctx.health().fact("redis", move || if bus.connected() { "connected" } else { "away" }.to_owned());
     }
 }

@@ -12,7 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::{Error, Result};
+use model::Error;
 use serde::{
     Deserialize, Serialize,
     de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -45,7 +45,7 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Response> {
     }
 }
 
-fn decode<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<T>> {
+fn decode<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<T>, Error> {
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
     let content_type = content_type.map_err(|_| Error::InvalidArgument("malformed Content-Type header".into()))?;
     match content_type {
@@ -68,7 +68,7 @@ fn decode<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<Opti
 }
 
 /// Parses one JSON document that is the whole of `bytes`.
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let mut documents = serde_json::Deserializer::from_slice(bytes);
     NoDuplicates::deserialize(&mut documents).map_err(|e| explain(&e))?;
     documents.end().map_err(|_| Error::InvalidArgument("unexpected content after JSON".into()))?;
@@ -78,9 +78,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 fn explain(error: &serde_json::Error) -> Error {
     Error::InvalidArgument(match error.classify() {
         serde_json::error::Category::Eof => "invalid JSON: unexpected EOF".into(),
-        serde_json::error::Category::Io
-        | serde_json::error::Category::Syntax
-        | serde_json::error::Category::Data => format!("invalid JSON: {error}"),
+        serde_json::error::Category::Io | serde_json::error::Category::Syntax | serde_json::error::Category::Data => {
+            format!("invalid JSON: {error}")
+        }
     })
 }
 

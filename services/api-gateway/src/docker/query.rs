@@ -6,7 +6,7 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::Response,
 };
-use model::{Error, Result};
+use model::Error;
 
 use super::error::refused;
 use crate::limits;
@@ -47,9 +47,11 @@ impl Query {
     }
 
     /// An integer; absent or empty is `None`.
-    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>> {
+    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, Error> {
         self.text(key)
-            .map(|text| text.parse().map_err(|_| Error::InvalidArgument(format!("invalid {key} {text:?}: invalid syntax"))))
+            .map(|text| {
+                text.parse().map_err(|_| Error::InvalidArgument(format!("invalid {key} {text:?}: invalid syntax")))
+            })
             .transpose()
     }
 }

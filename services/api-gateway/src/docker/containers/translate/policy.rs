@@ -1,0 +1,251 @@
+//! What a tenant may not ask for, by name and with the reason (403), and what nobody can have yet
+//! (501). Everything that would name, share or weaken a host is here.
+
+use model::{Capability, GRANTABLE_CAPABILITIES, ImageConfig, Result, SecuritySpec};
+
+use super::{
+    super::{
+        body::{ContainerConfig, NetworkingConfig, Words},
+        host_config::HostConfig,
+    },
+    forbidden, invalid, not_built,
+};
+
+/// Every capability Linux has; anything else is a typing error, not a wish.
+const KNOWN_CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN", "DAC_OVERRIDE",
+    "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN",
+    "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "PERFMON", "SETFCAP", "SETGID",
+    "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT", "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT",
+    "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM",
+];
+
+/// Sysctls that belong to a container's own namespaces.
+const NAMESPACED_SYSCTLS: [&str; 7] =
+    ["net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm", "kernel.hostname", "kernel.domainname"];
+
+/// Refuses what a host configuration asks beyond the platform's policy.
+pub(super) fn check(host: &HostConfig) -> Result<()> {
+    check_namespaces(host)?;
+    check_host_access(host)?;
+    check_kernel(host)?;
+    if !matches!(host.runtime.as_str(), "" | "runc" | "io.containerd.runc.v2") {
+        return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
+    }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return Err(invalid(format!("invalid isolation {:?}: linux only supports 'default'", host.isolation)));
+    }
+    if let Some(name) = host.annotations.keys().next() {
+        return Err(forbidden(format!("annotation {name:?}: annotations steer the hosts' runtime and are not available on Wharfage")));
+    }
+    if !host.storage_opt.is_empty() {
+        return Err(not_built("HostConfig.StorageOpt"));
+    }
+    Ok(())
+}
+
+fn check_namespaces(host: &HostConfig) -> Result<()> {
+    let modes = [
+        ("PidMode", &host.pid_mode, &["", "private"][..]),
+        ("IpcMode", &host.ipc_mode, &["", "private"][..]),
+        ("UTSMode", &host.uts_mode, &["", "private"][..]),
+        ("UsernsMode", &host.userns_mode, &["", "private"][..]),
+        ("CgroupnsMode", &host.cgroupns_mode, &["", "private"][..]),
+        ("Cgroup", &host.cgroup, &[""][..]),
+        ("NetworkMode", &host.network_mode, &["", "default", "bridge", "none"][..]),
+    ];
+    for (field, mode, granted) in modes {
+        if granted.contains(&mode.as_str()) {
+            continue;
+        }
+        if mode == "host" {
+            return Err(forbidden(format!("{field}=host: the namespaces of a host are not available on Wharfage")));
+        }
+        if mode.starts_with("container:") {
+            return Err(not_built(&format!("{field}={mode:?}: sharing another container's namespaces")));
+        }
+        return Err(match field {
+            "NetworkMode" => not_built(&format!("network {mode:?} (networks other than the project's own bridge)")),
+            "IpcMode" if matches!(mode.as_str(), "none" | "shareable") => not_built(&format!("IpcMode={mode:?}")),
+            _ => invalid(format!("invalid {field}: {mode:?}")),
+        });
+    }
+    Ok(())
+}
+
+fn check_host_access(host: &HostConfig) -> Result<()> {
+    if host.privileged {
+        return Err(forbidden("Privileged: privileged containers are not available on Wharfage: hosts are shared"));
+    }
+    for bind in host.binds.as_deref().unwrap_or_default() {
+        if bind.starts_with(['/', '.', '~', '\\']) && bind.contains(':') {
+            return Err(forbidden(format!("host paths are not available on Wharfage: bind {bind:?} names a path of the host")));
+        }
+        return Err(not_built(&format!("volume {bind:?} (volumes)")));
+    }
+    for mount in &host.mounts {
+        match mount.kind.as_str() {
+            "tmpfs" => {}
+            "bind" => {
+                let source = &mount.source;
+                return Err(forbidden(format!("host paths are not available on Wharfage: mount of {source:?} names a path of the host")));
+            }
+            "volume" | "image" | "cluster" => return Err(not_built(&format!("mount of type {:?}", mount.kind))),
+            other => return Err(invalid(format!("invalid mount config: mount type unknown: {other:?}"))),
+        }
+    }
+    if host.volumes_from.as_ref().is_some_and(|v| !v.is_empty()) {
+        return Err(not_built("HostConfig.VolumesFrom (volumes)"));
+    }
+    if !matches!(host.volume_driver.as_str(), "" | "local") {
+        return Err(not_built("HostConfig.VolumeDriver (volumes)"));
+    }
+    if host.links.as_ref().is_some_and(|v| !v.is_empty()) {
+        return Err(not_built("HostConfig.Links"));
+    }
+    let device_lists = [
+        ("Devices", !host.devices.is_empty()),
+        ("DeviceCgroupRules", host.device_cgroup_rules.as_ref().is_some_and(|v| !v.is_empty())),
+        ("DeviceRequests", host.device_requests.as_ref().is_some_and(|v| !v.is_empty())),
+        ("BlkioWeightDevice", !host.blkio_weight_device.is_empty()),
+        ("BlkioDeviceReadBps", !host.blkio_device_read_bps.is_empty()),
+        ("BlkioDeviceWriteBps", !host.blkio_device_write_bps.is_empty()),
+        ("BlkioDeviceReadIOps", !host.blkio_device_read_iops.is_empty()),
+        ("BlkioDeviceWriteIOps", !host.blkio_device_write_iops.is_empty()),
+    ];
+    match device_lists.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(forbidden(format!("{field}: devices of a host are not available on Wharfage"))),
+        None => Ok(()),
+    }
+}
+
+fn check_kernel(host: &HostConfig) -> Result<()> {
+    let settings = [
+        ("CgroupParent", !host.cgroup_parent.is_empty(), "cgroups of a host are not the tenant's to choose"),
+        ("OomKillDisable", host.oom_kill_disable, "a container that cannot be killed would hold its host's memory"),
+        ("CpuRealtimePeriod", host.cpu_realtime_period != 0, "realtime scheduling would starve other tenants"),
+        ("CpuRealtimeRuntime", host.cpu_realtime_runtime != 0, "realtime scheduling would starve other tenants"),
+        ("MaskedPaths", host.masked_paths.is_some(), "the masked paths keep a host's kernel apart from its containers"),
+        ("ReadonlyPaths", host.readonly_paths.is_some(), "the read-only paths keep a host's kernel apart from its containers"),
+        ("OomScoreAdj", host.oom_score_adj < 0, "a container may not be spared at the cost of others"),
+    ];
+    if let Some((field, _, why)) = settings.into_iter().find(|(_, given, _)| *given) {
+        return Err(forbidden(format!("{field} is not available on Wharfage: {why}")));
+    }
+    if host.oom_score_adj > 0 {
+        return Err(not_built("HostConfig.OomScoreAdj"));
+    }
+    if host.memory_swappiness.is_some_and(|n| n != -1) {
+        return Err(not_built("HostConfig.MemorySwappiness"));
+    }
+    if !host.cpuset_mems.is_empty() {
+        return Err(not_built("HostConfig.CpusetMems"));
+    }
+    match host.sysctls.keys().next() {
+        None => Ok(()),
+        Some(name) if NAMESPACED_SYSCTLS.iter().any(|prefix| name.starts_with(prefix)) => {
+            Err(not_built(&format!("HostConfig.Sysctls ({name})")))
+        }
+        Some(name) => Err(forbidden(format!("sysctl {name:?} is not available on Wharfage: it is not a container's own"))),
+    }
+}
+
+/// Refuses what a container configuration asks beyond what is built.
+pub(super) fn check_config(config: &ContainerConfig) -> Result<()> {
+    if let Some(path) = config.volumes.keys().next() {
+        return Err(not_built(&format!("volume {path:?} (volumes)")));
+    }
+    if config.healthcheck.as_ref().is_some_and(|check| !check.test.is_empty() && check.test != ["NONE"]) {
+        return Err(not_built("Healthcheck"));
+    }
+    if !config.mac_address.is_empty() {
+        return Err(not_built("Config.MacAddress"));
+    }
+    Ok(())
+}
+
+/// Refuses networks and addresses that do not exist here.
+pub(super) fn check_networking(networking: &NetworkingConfig) -> Result<()> {
+    for (network, endpoint) in &networking.endpoints_config {
+        if !matches!(network.as_str(), "bridge" | "default" | "none") {
+            return Err(not_built(&format!("network {network:?} (networks other than the project's own bridge)")));
+        }
+        if !endpoint.aliases.is_empty() {
+            return Err(invalid("network-scoped aliases are only supported for user-defined networks"));
+        }
+        if endpoint.ipam_config.as_ref().is_some_and(|a| {
+            !a.ipv4_address.is_empty() || !a.ipv6_address.is_empty() || !a.link_local_ips.is_empty()
+        }) {
+            return Err(invalid("user specified IP address is supported on user defined networks only"));
+        }
+        let unbuilt = [
+            ("MacAddress", !endpoint.mac_address.is_empty()),
+            ("Links", !endpoint.links.is_empty()),
+            ("DriverOpts", !endpoint.driver_opts.is_empty()),
+        ];
+        if let Some((field, _)) = unbuilt.into_iter().find(|(_, given)| *given) {
+            return Err(not_built(&format!("EndpointsConfig.{network}.{field}")));
+        }
+    }
+    Ok(())
+}
+
+/// What is ignored with the user's knowledge.
+pub(super) fn warn(host: &HostConfig, image: &ImageConfig, warnings: &mut Vec<String>) {
+    let ignored = [
+        ("KernelMemory", host.kernel_memory),
+        ("KernelMemoryTCP", host.kernel_memory_tcp),
+        ("CpuCount", host.cpu_count),
+        ("CpuPercent", host.cpu_percent),
+        ("IOMaximumIOps", host.io_maximum_iops),
+        ("IOMaximumBandwidth", host.io_maximum_bandwidth),
+    ];
+    for (field, _) in ignored.into_iter().filter(|(_, value)| *value != 0) {
+        warnings.push(format!("{field} has no effect on Linux hosts of Wharfage and was discarded"));
+    }
+    for path in &image.volumes {
+        warnings.push(format!("the image declares a volume at {path}: its data stays in the container's own file system, because volumes are not built yet"));
+    }
+}
+
+/// The security choices, each within the sets a tenant may choose from.
+pub(super) fn security(host: &HostConfig) -> Result<SecuritySpec> {
+    let cap_add = capabilities(host.cap_add.as_ref(), "CapAdd")?;
+    let grantable = |c: &Capability| c.as_str() == "ALL" || GRANTABLE_CAPABILITIES.contains(&c.as_str());
+    if let Some(refused) = cap_add.iter().find(|c| !grantable(c)) {
+        return Err(forbidden(format!("CapAdd: capability CAP_{refused} is not available on Wharfage: it reaches beyond the container")));
+    }
+    let mut no_new_privileges = false;
+    for option in host.security_opt.as_deref().unwrap_or_default() {
+        match option.as_str() {
+            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => no_new_privileges = true,
+            "seccomp=default" | "seccomp=builtin" | "seccomp:default" => {}
+            other => {
+                return Err(forbidden(format!(
+                    "SecurityOpt {other:?} is not available on Wharfage: the profile of its hosts may only be tightened (no-new-privileges, seccomp=default)"
+                )));
+            }
+        }
+    }
+    Ok(SecuritySpec {
+        cap_add,
+        cap_drop: capabilities(host.cap_drop.as_ref(), "CapDrop")?,
+        no_new_privileges,
+        readonly_rootfs: host.readonly_rootfs,
+        group_add: super::settings::short_list(host.group_add.as_deref().unwrap_or_default(), "GroupAdd")?,
+    })
+}
+
+fn capabilities(words: Option<&Words>, field: &str) -> Result<Vec<Capability>> {
+    words
+        .map_or(&[][..], |w| &w.0)
+        .iter()
+        .map(|written| {
+            written
+                .parse::<Capability>()
+                .ok()
+                .filter(|c| c.as_str() == "ALL" || KNOWN_CAPABILITIES.contains(&c.as_str()))
+                .ok_or_else(|| invalid(format!("invalid {field}: unknown capability: {written:?}")))
+        })
+        .collect()
+}
