@@ -1,0 +1,148 @@
+//! The only code that touches the kernel: looks at what is there, and does one [`Op`] at a time.
+//! It decides nothing. All of it runs on one thread, which is in the host's network namespace
+//! whenever a call of this module begins or ends.
+
+mod claims;
+mod error;
+mod links;
+mod netlink;
+mod netns;
+mod nft;
+mod nft_elements;
+mod observe;
+mod sandbox;
+mod sysctl;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use model::ContainerId;
+
+pub(crate) use error::Result;
+
+use crate::{
+    compile::{Firewall, PortKey},
+    diff::{Observed, Op},
+};
+use claims::Claims;
+use netlink::Netlink;
+use nft::Nft;
+
+/// Handles on the host's network namespace, kept for netd's life.
+pub(crate) struct Kernel {
+    netlink: Netlink,
+    nft: Nft,
+    host_ns: File,
+    netns_dir: PathBuf,
+    /// The host's ends of the pairs that are in use; the name depends on what was free.
+    veths: BTreeMap<ContainerId, String>,
+    claims: Claims,
+}
+
+impl Kernel {
+    /// Opens the handles. Changes nothing.
+    ///
+    /// # Errors
+    /// No netlink, or no right to it.
+    pub(crate) fn open(netns_dir: PathBuf) -> Result<Self> {
+        Ok(Self {
+            netlink: Netlink::open()?,
+            nft: Nft::open()?,
+            host_ns: netns::current()?,
+            netns_dir,
+            veths: BTreeMap::new(),
+            claims: Claims::default(),
+        })
+    }
+
+    /// Lets the host route. Part of every sync: whoever turned it off cut off every container.
+    ///
+    /// # Errors
+    /// `/proc/sys` is not writable.
+    pub(crate) fn enable_forwarding(&self) -> Result<()> {
+        sysctl::set("net/ipv4/ip_forward", "1")
+    }
+
+    /// MTU of the device that carries `address`; `None` if none does, or only loopback.
+    ///
+    /// # Errors
+    /// Netlink failed.
+    pub(crate) fn mtu_under(&mut self, address: IpAddr) -> Result<Option<u32>> {
+        observe::mtu_under(&mut self.netlink, address)
+    }
+
+    /// What the kernel has of ours, the firewall apart: that is known by having loaded it.
+    ///
+    /// # Errors
+    /// Netlink failed, or the namespaces' directory cannot be read.
+    pub(crate) fn observe(&mut self) -> Result<Observed> {
+        let seen = observe::observe(&mut self.netlink, &self.netns_dir)?;
+        self.veths = seen.veths;
+        Ok(seen.observed)
+    }
+
+    /// Whether anybody, ourselves included, changed any nft table here since we last loaded ours.
+    #[must_use]
+    pub(crate) fn nft_changed(&mut self) -> bool {
+        self.nft.changed()
+    }
+
+    /// Holds the ports on the host, so that no service of it can be robbed of one, and gives back
+    /// those not wanted any more. Answers with the ports that something else holds.
+    pub(crate) fn claim_ports(&mut self, wanted: &BTreeSet<PortKey>) -> BTreeMap<PortKey, String> {
+        self.claims.hold(wanted)
+    }
+
+    /// Does one thing.
+    ///
+    /// # Errors
+    /// The kernel refused. What the op had half done is undone or will be seen as a stray.
+    pub(crate) fn apply(&mut self, op: &Op) -> Result<()> {
+        match op {
+            Op::Bridge(bridge) => links::bridge(&mut self.netlink, bridge),
+            Op::Firewall { before, after } => self.load(before.as_ref(), after),
+            Op::Tunnel(tunnel) => links::tunnel(&mut self.netlink, tunnel),
+            Op::Sandbox(sandbox) => self.make_sandbox(sandbox),
+            Op::Mtu(sandbox) => self.set_sandbox_mtu(sandbox),
+            Op::RemoveSandbox(container) => self.remove_sandbox(container),
+            Op::RemoveTunnel(vni) => {
+                links::remove(&mut self.netlink, &format!("{}{vni}", crate::compile::TUNNEL_PREFIX))
+            }
+            Op::RemoveBridge(vni) => {
+                links::remove(&mut self.netlink, &format!("{}{vni}", crate::compile::BRIDGE_PREFIX))
+            }
+            Op::RemoveStray(name) => links::remove(&mut self.netlink, name),
+        }
+    }
+
+    fn load(&mut self, before: Option<&Firewall>, after: &Firewall) -> Result<()> {
+        if let Some(change) = before.and_then(|before| after.port_change(before)) {
+            match self.nft.change_ports(&change) {
+                Ok(()) => return Ok(()),
+                // Somebody took the tables away, or an element is not what we thought.
+                Err(e) => tracing::warn!(error = %e, "cannot change the published ports; loading the whole firewall"),
+            }
+        }
+        self.nft.load(&after.script())
+    }
+
+    /// Removes everything a netd ever made in this network namespace: links, namespaces, tables.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed; everything else was tried.
+    pub(crate) fn purge(&mut self) -> Result<()> {
+        let observed = self.observe()?;
+        let mut ops: Vec<Op> = observed.sandboxes.keys().cloned().map(Op::RemoveSandbox).collect();
+        ops.extend(observed.strays.iter().cloned().map(Op::RemoveStray));
+        ops.extend(observed.tunnels.keys().copied().map(Op::RemoveTunnel));
+        ops.extend(observed.bridges.keys().copied().map(Op::RemoveBridge));
+        let links = ops.iter().map(|op| self.apply(op)).fold(Ok(()), Result::and);
+        let mounts = netns::remove_all(&self.netns_dir);
+        let tables = self.nft.remove_tables();
+        links.and(mounts).and(tables)
+    }
+}

@@ -1,0 +1,132 @@
+//! Network namespaces and the files they are mounted on. A namespace is dropped by unmounting its
+//! file: the kernel then takes its end of the pair, and with it ours, without the lock that
+//! deleting a link would hold for many milliseconds.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use model::ContainerId;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+    sys::statfs::{NSFS_MAGIC, statfs},
+};
+
+use super::{
+    error::{Doing as _, KernelError, Result},
+    netlink::Netlink,
+    sysctl,
+};
+
+/// The calling thread's namespace, by thread: other threads may be elsewhere.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// A namespace that was just made.
+pub(super) struct NewNamespace {
+    /// Holds it, and names it in netlink messages.
+    pub(super) handle: File,
+    /// A socket inside it.
+    pub(super) netlink: Netlink,
+}
+
+/// A handle on the namespace the calling thread is in.
+pub(super) fn current() -> Result<File> {
+    File::open(OWN).doing(|| "opening the network namespace".to_owned())
+}
+
+/// Makes a namespace and mounts it on `path`. The thread visits it and is back in `host` afterwards.
+pub(super) fn create(host: &File, path: &Path) -> Result<NewNamespace> {
+    let new = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path);
+    new.doing(|| format!("creating {}", path.display()))?;
+    let made = inside_new(host, || {
+        let none = None::<&str>;
+        mount(Some(OWN), path, none, MsFlags::MS_BIND, none).doing(|| format!("mounting {}", path.display()))?;
+        // What is born here later has no IPv6; `lo` keeps its ::1, which programs expect.
+        sysctl::set_if_there("net/ipv6/conf/default/disable_ipv6", "1")?;
+        Ok(NewNamespace { handle: current()?, netlink: Netlink::open()? })
+    });
+    if made.is_err() {
+        remove(path)?;
+    }
+    made
+}
+
+fn inside_new<T>(host: &File, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    unshare(CloneFlags::CLONE_NEWNET).doing(|| "making a network namespace".to_owned())?;
+    let done = work();
+    return_to(host);
+    done
+}
+
+/// Runs `work` inside the namespace mounted on `path`.
+pub(super) fn inside<T>(host: &File, path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let target = File::open(path).doing(|| format!("opening {}", path.display()))?;
+    setns(&target, CloneFlags::CLONE_NEWNET).doing(|| format!("entering {}", path.display()))?;
+    let done = work();
+    return_to(host);
+    done
+}
+
+/// A thread that stayed in a container's namespace would go on to make links there: better to die
+/// and be restarted.
+fn return_to(host: &File) {
+    if let Err(error) = setns(host, CloneFlags::CLONE_NEWNET) {
+        tracing::error!(%error, "cannot return to the host's network namespace");
+        std::process::abort();
+    }
+}
+
+/// Unmounts a namespace and removes its file. Nothing there is fine.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::Error::ENOENT | nix::Error::EINVAL) => {}
+        Err(e) => return Err(KernelError::new(format!("unmounting {}", path.display()), e)),
+    }
+    // Also drops the copies of the mount that other mount namespaces hold.
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::new(format!("removing {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The containers that have a file here, and whether a namespace is mounted on it.
+pub(super) fn list(dir: &Path) -> Result<Vec<(ContainerId, bool)>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(KernelError::new(format!("reading {}", dir.display()), e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.doing(|| format!("reading {}", dir.display()))?;
+        let Ok(container) = entry.file_name().to_string_lossy().parse::<ContainerId>() else { continue };
+        let mounted = statfs(&entry.path()).is_ok_and(|s| s.filesystem_type() == NSFS_MAGIC);
+        found.push((container, mounted));
+    }
+    Ok(found)
+}
+
+/// Makes the directory for the files. Only root may look: a namespace's file is a door into it.
+pub(super) fn make_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).doing(|| format!("creating {}", dir.display()))
+}
+
+/// Drops every namespace and the directory.
+pub(super) fn remove_all(dir: &Path) -> Result<()> {
+    let mut result = Ok(());
+    for (container, _) in list(dir)? {
+        result = result.and(remove(&dir.join(container.as_str())));
+    }
+    match fs::remove_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            result.and(Err(KernelError::new(format!("removing {}", dir.display()), e)))
+        }
+        _ => result,
+    }
+}

@@ -1,0 +1,156 @@
+//! Containers' sandboxes: the hot path. One new namespace, one message that makes the pair with its
+//! far end already inside as `eth0`, one batch inside, one outside. No process is started.
+
+use std::{net::Ipv4Addr, os::fd::AsRawFd as _, path::PathBuf};
+
+use model::ContainerId;
+use rtnetlink::{
+    AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{InfoData, InfoVeth, LinkAttribute},
+        route::{RouteProtocol, RouteScope, RouteType},
+    },
+};
+
+use super::{
+    Kernel,
+    error::{KernelError, Result},
+    links,
+    netlink::{Netlink, Request},
+    netns::{self, NewNamespace},
+};
+use crate::compile::{BRIDGE_PREFIX, LINK_MARK, Sandbox, Veth, veth_name};
+
+/// `lo` is the first link of every namespace.
+const LO: u32 = 1;
+/// Names tried before giving up: each is held by a pair the kernel is still taking apart.
+const NAME_ATTEMPTS: u8 = 24;
+
+impl Kernel {
+    fn netns_path(&self, container: &ContainerId) -> PathBuf {
+        self.netns_dir.join(container.as_str())
+    }
+
+    pub(super) fn make_sandbox(&mut self, sandbox: &Sandbox) -> Result<()> {
+        let path = self.netns_path(&sandbox.container);
+        let made = match netns::create(&self.host_ns, &path) {
+            // The directory is there but for the first time.
+            Err(e) if e.is_absent() => {
+                netns::make_dir(&self.netns_dir)?;
+                netns::create(&self.host_ns, &path)
+            }
+            made => made,
+        };
+        let mut namespace = made?;
+        let filled = match &sandbox.veth {
+            None => namespace.netlink.run_one(lo_up()),
+            Some(veth) => self.join(&sandbox.container, veth, &mut namespace),
+        };
+        if filled.is_err() {
+            // Takes whatever of the pair there is with it.
+            netns::remove(&path)?;
+        }
+        filled
+    }
+
+    fn join(&mut self, container: &ContainerId, veth: &Veth, namespace: &mut NewNamespace) -> Result<()> {
+        let bridge = self.netlink.index(&format!("{BRIDGE_PREFIX}{}", veth.vni))?;
+        let name = self.make_pair(container, veth, bridge, namespace)?;
+        configure_inside(&mut namespace.netlink, veth)?;
+        // The alias comes last and says that the pair is complete.
+        let outside = LinkMessageBuilder::<LinkUnspec>::default().name(name.clone());
+        let alias = LinkAttribute::IfAlias(format!("wharfage {container} {}", veth.address.addr()));
+        self.netlink.run(vec![
+            Request::change("keeping IPv6 off the host's end", links::no_ipv6_address(&name)),
+            Request::change(
+                "bringing up the host's end",
+                RouteNetlinkMessage::SetLink(outside.up().append_extra_attribute(alias).build()),
+            ),
+        ])?;
+        self.veths.insert(container.clone(), name);
+        Ok(())
+    }
+
+    fn make_pair(
+        &mut self,
+        container: &ContainerId,
+        veth: &Veth,
+        bridge: u32,
+        namespace: &NewNamespace,
+    ) -> Result<String> {
+        let mut refused = None;
+        for attempt in 0..NAME_ATTEMPTS {
+            let name = veth_name(container, attempt);
+            match self.netlink.run_one(Request::create("making a veth pair", pair(&name, veth, bridge, namespace))) {
+                Ok(()) => return Ok(name),
+                Err(e) if e.is_exists() => refused = Some(e),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(refused.unwrap_or_else(|| KernelError::new("making a veth pair", std::io::Error::other("no name tried"))))
+    }
+
+    pub(super) fn set_sandbox_mtu(&mut self, sandbox: &Sandbox) -> Result<()> {
+        let (Some(veth), Some(name)) = (&sandbox.veth, self.veths.get(&sandbox.container)) else { return Ok(()) };
+        let path = self.netns_path(&sandbox.container);
+        let mut inside = netns::inside(&self.host_ns, &path, Netlink::open)?;
+        inside.run_one(Request::change("setting the MTU of eth0", links::set_mtu("eth0", veth.mtu)))?;
+        // The host's end is what `observe` sees: it follows, so that a half-done change is done again.
+        self.netlink.run_one(Request::change("setting the MTU of the host's end", links::set_mtu(name, veth.mtu)))
+    }
+
+    pub(super) fn remove_sandbox(&mut self, container: &ContainerId) -> Result<()> {
+        let path = self.netns_path(container);
+        let had_namespace = path.exists();
+        netns::remove(&path)?;
+        match self.veths.remove(container) {
+            // Its namespace is held by somebody else: only deleting takes the pair away.
+            Some(name) if !had_namespace => links::remove(&mut self.netlink, &name),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lo_up() -> Request {
+    let lo = LinkMessageBuilder::<LinkUnspec>::default().index(LO).up().build();
+    Request::change("bringing up lo", RouteNetlinkMessage::SetLink(lo))
+}
+
+fn pair(name: &str, veth: &Veth, bridge: u32, namespace: &NewNamespace) -> RouteNetlinkMessage {
+    let far = LinkMessageBuilder::<LinkUnspec>::default()
+        .name("eth0".to_owned())
+        .address(veth.mac.0.to_vec())
+        .mtu(veth.mtu)
+        .append_extra_attribute(LinkAttribute::NetNsFd(namespace.handle.as_raw_fd()))
+        .build();
+    let near = LinkMessageBuilder::<LinkVeth>::new(name, "eth0")
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+        .mtu(veth.mtu)
+        .controller(bridge)
+        .append_extra_attribute(LinkAttribute::Group(LINK_MARK))
+        .build();
+    RouteNetlinkMessage::NewLink(near)
+}
+
+fn configure_inside(netlink: &mut Netlink, veth: &Veth) -> Result<()> {
+    let eth0 = netlink.index("eth0")?;
+    let address = AddressMessageBuilder::<Ipv4Addr>::new()
+        .index(eth0)
+        .address(veth.address.addr(), veth.address.prefix_len())
+        .build();
+    let up = LinkMessageBuilder::<LinkUnspec>::default().index(eth0).up().build();
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(veth.gateway)
+        .output_interface(eth0)
+        .protocol(RouteProtocol::Static)
+        .scope(RouteScope::Universe)
+        .kind(RouteType::Unicast)
+        .build();
+    netlink.run(vec![
+        lo_up(),
+        Request::create("adding the address", RouteNetlinkMessage::NewAddress(address)),
+        Request::change("bringing up eth0", RouteNetlinkMessage::SetLink(up)),
+        Request::create("adding the default route", RouteNetlinkMessage::NewRoute(route)),
+    ])
+}

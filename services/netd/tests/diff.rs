@@ -1,0 +1,148 @@
+//! Laws of `diff`, on generated plans: doing what it says leaves nothing to do, whatever was there
+//! before, and no step stands on something that is not there yet or takes away what others stand on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::net::{NetAttachment, NetEndpoint, NetNetwork, NetPlan};
+use model::{ContainerId, NetworkId, PortProtocol, PublishedPort};
+use netd::{
+    compile::{Desired, HostConfig, compile},
+    diff::{Observed, Op, diff},
+};
+use proptest::prelude::*;
+
+/// A network: its peers. An endpoint: its network (or none), its address, a published port.
+type Shape = (BTreeMap<u8, Vec<u8>>, BTreeMap<u8, (Option<u8>, u8, Option<u16>)>, u16);
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let peers = prop::collection::vec(1..4_u8, 0..3);
+    let networks = prop::collection::btree_map(1..5_u8, peers, 0..4);
+    let endpoint = (prop::option::of(1..5_u8), 2..9_u8, prop::option::of(8000..8003_u16));
+    (networks, prop::collection::btree_map(1..9_u8, endpoint, 0..7), prop::sample::select(vec![4789_u16, 4790]))
+}
+
+fn desired((networks, endpoints, vxlan_port): &Shape) -> Desired {
+    let id = |n: u8| NetworkId::from_bytes([n; 32]);
+    let networks = networks.iter().map(|(n, peers)| NetNetwork {
+        id: id(*n),
+        vni: u32::from(*n),
+        subnet: format!("10.128.{n}.0/24").parse().expect("a subnet"),
+        peers: peers.iter().map(|p| format!("10.200.0.{p}").parse().expect("an address")).collect(),
+    });
+    let endpoints = endpoints.iter().map(|(n, (on, host, port))| NetEndpoint {
+        container: ContainerId::from_bytes([*n; 32]),
+        attachment: on.map(|on| NetAttachment {
+            network: id(on),
+            ip: format!("10.128.{on}.{host}").parse().expect("an address"),
+        }),
+        ports: port
+            .iter()
+            .map(|p| PublishedPort { container_port: 80, protocol: PortProtocol::Tcp, host_ip: None, host_port: *p })
+            .collect(),
+    });
+    let plan = NetPlan {
+        networks: networks.map(|n| (n.id.to_string(), n)).collect(),
+        endpoints: endpoints.map(|e| (e.container.to_string(), e)).collect(),
+    };
+    let host = HostConfig {
+        address: "10.200.0.1".parse().expect("an address"),
+        vxlan_port: *vxlan_port,
+        protected: Vec::new(),
+        underlay_mtu: 1500,
+    };
+    compile(&plan, &host, &BTreeMap::new())
+}
+
+/// Does all ops on a model of the kernel that, like the kernel, refuses what cannot be.
+fn carry_out(ops: &[Op], observed: &mut Observed, desired: &Desired) -> Result<(), TestCaseError> {
+    for op in ops {
+        match op {
+            Op::Tunnel(tunnel) => {
+                prop_assert!(observed.bridges.contains_key(&tunnel.vni), "a tunnel before its bridge");
+                prop_assert_eq!(observed.firewall.as_ref(), Some(&desired.firewall), "a tunnel before its guard");
+                let same = observed.tunnels.get(&tunnel.vni).is_none_or(|t| t.port == tunnel.port);
+                prop_assert!(same, "the kernel changes no tunnel's port");
+            }
+            Op::Sandbox(sandbox) => {
+                prop_assert!(!observed.sandboxes.contains_key(&sandbox.container), "made over remains");
+                prop_assert_eq!(observed.firewall.as_ref(), Some(&desired.firewall), "joined before it was shut in");
+                if let Some(veth) = sandbox.veth {
+                    prop_assert!(observed.bridges.contains_key(&veth.vni), "joined a bridge that is not there");
+                    let mine = veth.address.addr();
+                    let others = observed.sandboxes.values().filter_map(|s| s.veth);
+                    prop_assert!(
+                        others.into_iter().all(|o| o.vni != Some(veth.vni) || o.address != mine),
+                        "two hold {mine}"
+                    );
+                }
+            }
+            Op::RemoveBridge(vni) => {
+                prop_assert!(!observed.tunnels.contains_key(vni), "a bridge went before its tunnel");
+                let on = observed.sandboxes.values().filter_map(|s| s.veth).any(|v| v.vni == Some(*vni));
+                prop_assert!(!on, "a bridge went before its containers");
+            }
+            Op::Bridge(_)
+            | Op::Firewall { .. }
+            | Op::Mtu(_)
+            | Op::RemoveSandbox(_)
+            | Op::RemoveTunnel(_)
+            | Op::RemoveStray(_) => {}
+        }
+        observed.note(op);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn doing_what_it_says_leaves_nothing_to_do(before in shapes(), after in shapes()) {
+        let mut observed = Observed::default();
+        for shape in [before, after] {
+            let desired = desired(&shape);
+            let ops = diff(&desired, &observed);
+            carry_out(&ops, &mut observed, &desired)?;
+            prop_assert_eq!(diff(&desired, &observed), Vec::new());
+        }
+    }
+
+    #[test]
+    fn a_crash_after_any_step_is_made_good(before in shapes(), after in shapes(), done in 0..30_usize) {
+        let mut observed = Observed::default();
+        let (before, after) = (desired(&before), desired(&after));
+        carry_out(&diff(&before, &observed), &mut observed, &before)?;
+        let ops = diff(&after, &observed);
+        carry_out(&ops[..done.min(ops.len())], &mut observed, &after)?;
+        // What a crash leaves behind besides: a namespace without its pair, a pair without alias,
+        // a firewall nobody remembers having loaded.
+        observed.firewall = None;
+        observed.strays.insert("wvdeadbeef000".to_owned());
+        if let Some(sandbox) = observed.sandboxes.values_mut().next() {
+            sandbox.veth = None;
+        }
+        carry_out(&diff(&after, &observed), &mut observed, &after)?;
+        prop_assert_eq!(diff(&after, &observed), Vec::new());
+    }
+
+    #[test]
+    fn what_is_left_alone_is_not_touched(shape in shapes()) {
+        let desired = desired(&shape);
+        let mut observed = Observed::default();
+        carry_out(&diff(&desired, &observed), &mut observed, &desired)?;
+        let mut fewer = desired.clone();
+        let Some(gone) = fewer.sandboxes.keys().next().cloned() else { return Ok(()) };
+        fewer.sandboxes.remove(&gone);
+        prop_assert_eq!(diff(&fewer, &observed), vec![Op::RemoveSandbox(gone)]);
+    }
+
+    #[test]
+    fn what_may_be_done_unasked_removes_nothing(before in shapes(), after in shapes()) {
+        let mut observed = Observed::default();
+        let (before, after) = (desired(&before), desired(&after));
+        carry_out(&diff(&before, &observed), &mut observed, &before)?;
+        let had: BTreeSet<_> = observed.sandboxes.keys().cloned().collect();
+        for op in diff(&after, &observed).iter().filter(|op| op.is_additive()) {
+            observed.note(op);
+        }
+        prop_assert!(had.iter().all(|id| observed.sandboxes.contains_key(id)));
+    }
+}
