@@ -1,0 +1,169 @@
+//! Projects: the unit of isolation. A project is made with its default network, whose segment
+//! number and subnet nobody else has: constraints allocate them.
+
+use model::{Error, NetworkId, ProjectId, Result, Slug, TenantId};
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::{DEFAULT_NETWORK, OperatorTx, Page, ProjectTx, on_constraint, store_error, stored::parsed};
+
+/// How often creation tries again when another one took the same network number meanwhile.
+const NETWORK_TRIES: usize = 64;
+
+/// A project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Project {
+    /// Id.
+    pub id: ProjectId,
+    /// Its owner.
+    pub tenant_id: TenantId,
+    /// Unique within its tenant.
+    pub name: Slug,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// What a new project is made of. The caller draws the ids.
+#[derive(Clone, Debug)]
+pub struct NewProject<'a> {
+    /// Id.
+    pub id: ProjectId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: &'a Slug,
+    /// Id of its default network.
+    pub network: &'a NetworkId,
+}
+
+impl OperatorTx {
+    /// Makes a project and its default network.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown tenant, `Conflict` for a name that is taken, `LimitExceeded` when
+    /// the pool has no network left.
+    pub async fn create_project(&mut self, new: &NewProject<'_>) -> Result<Project> {
+        let tenant = self.tenant(new.tenant).await?;
+        let created_at = sqlx::query_scalar!(
+            "INSERT INTO projects (id, tenant_id, name) VALUES ($1, $2, $3) RETURNING created_at",
+            new.id.0,
+            tenant.id.0,
+            new.name.as_str()
+        )
+        .fetch_one(self.connection())
+        .await
+        .map_err(on_constraint("projects_tenant_name_key", || {
+            Error::Conflict(format!("tenant {} has a project {} already", tenant.name, new.name))
+        }))?;
+        self.create_default_network(new.id, new.network).await?;
+        Ok(Project { id: new.id, tenant_id: tenant.id, name: new.name.clone(), created_at })
+    }
+
+    /// Takes the lowest number that no network has. Another creation may take it first; then the
+    /// insert waits for that one, does nothing, and the next look sees what it took.
+    async fn create_default_network(&mut self, project: ProjectId, network: &NetworkId) -> Result<()> {
+        for _ in 0..NETWORK_TRIES {
+            let slot = sqlx::query_scalar!(
+                r#"SELECT slot AS "slot!" FROM network_pool p,
+                       LATERAL generate_series(1, (1 << (p.prefix - masklen(p.base)))) AS slot
+                   WHERE NOT EXISTS (SELECT FROM networks n WHERE n.vni = slot)
+                   ORDER BY slot LIMIT 1"#
+            )
+            .fetch_optional(self.connection())
+            .await
+            .map_err(store_error)?
+            .ok_or_else(|| Error::LimitExceeded("the platform's pool of networks is used up".into()))?;
+            let made = sqlx::query!(
+                "INSERT INTO networks (id, project_id, name, vni, subnet)
+                 SELECT $1, $2, $3, $4,
+                     set_masklen(host(base)::inet + (($4::integer - 1)::bigint << (32 - prefix)), prefix)::cidr
+                 FROM network_pool
+                 ON CONFLICT DO NOTHING",
+                network.as_str(),
+                project.0,
+                DEFAULT_NETWORK,
+                slot
+            )
+            .execute(self.connection())
+            .await
+            .map_err(store_error)?
+            .rows_affected();
+            if made == 1 {
+                return Ok(());
+            }
+        }
+        Err(Error::Unavailable("too many projects are being made at once; try again".into()))
+    }
+
+    /// A tenant's projects by name.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown tenant.
+    pub async fn projects(&mut self, tenant: TenantId, page: &Page<'_>) -> Result<Vec<Project>> {
+        self.tenant(tenant).await?;
+        let rows = sqlx::query!(
+            "SELECT id, name, created_at FROM projects WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
+            tenant.0,
+            page.after,
+            page.limit
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        rows.into_iter()
+            .map(|row| {
+                let (id, name) = (ProjectId(row.id), parsed(&row.name)?);
+                Ok(Project { id, tenant_id: tenant, name, created_at: row.created_at })
+            })
+            .collect()
+    }
+
+    /// One project.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn project(&mut self, id: ProjectId) -> Result<Project> {
+        read(self.connection(), id).await
+    }
+
+    /// Removes a project with its images, credentials, network and history.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while it has containers.
+    pub async fn delete_project(&mut self, id: ProjectId) -> Result<()> {
+        let gone = sqlx::query!("DELETE FROM projects WHERE id = $1", id.0)
+            .execute(self.connection())
+            .await
+            .map_err(on_constraint("containers_project_id_fkey", || {
+                Error::Conflict("the project still has containers, or had some a moment ago".into())
+            }))?
+            .rows_affected();
+        if gone == 0 { Err(no_such_project(id)) } else { Ok(()) }
+    }
+}
+
+impl ProjectTx {
+    /// The project itself.
+    ///
+    /// # Errors
+    /// `NotFound` if it is being deleted just now.
+    pub async fn own_project(&mut self) -> Result<Project> {
+        let id = self.project;
+        read(self.connection(), id).await
+    }
+}
+
+async fn read(connection: &mut sqlx::PgConnection, id: ProjectId) -> Result<Project> {
+    let row = sqlx::query!("SELECT tenant_id, name, created_at FROM projects WHERE id = $1", id.0)
+        .fetch_optional(connection)
+        .await
+        .map_err(store_error)?
+        .ok_or_else(|| no_such_project(id))?;
+    Ok(Project { id, tenant_id: TenantId(row.tenant_id), name: parsed(&row.name)?, created_at: row.created_at })
+}
+
+fn no_such_project(id: ProjectId) -> Error {
+    Error::NotFound(format!("no such project: {id}"))
+}

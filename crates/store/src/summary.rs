@@ -1,0 +1,69 @@
+//! Totals: what a project has, and what the fleet can give. Numbers only; no host shows in them.
+
+use model::{MemoryBytes, NanoCpus, Phase, Result};
+
+use crate::{ProjectTx, Store, store_error, stored::number};
+
+/// What a project has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProjectSummary {
+    /// Containers that run.
+    pub running: i64,
+    /// Containers that do not.
+    pub stopped: i64,
+    /// Images.
+    pub images: i64,
+}
+
+/// What all hosts that are heard from can give together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FleetCapacity {
+    /// CPU time.
+    pub nano_cpus: NanoCpus,
+    /// Memory.
+    pub memory_bytes: MemoryBytes,
+}
+
+impl ProjectTx {
+    /// Counts what the project has.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn summary(&mut self) -> Result<ProjectSummary> {
+        let row = sqlx::query!(
+            r#"SELECT count(*) FILTER (WHERE observed_phase = $2) AS "running!",
+                   count(*) FILTER (WHERE observed_phase <> $2) AS "stopped!",
+                   (SELECT count(*) FROM images WHERE project_id = $1) AS "images!"
+               FROM containers WHERE project_id = $1 AND desired_state <> 'removed'"#,
+            self.project.0,
+            Phase::Running.rank()
+        )
+        .fetch_one(self.connection())
+        .await
+        .map_err(store_error)?;
+        Ok(ProjectSummary { running: row.running, stopped: row.stopped, images: row.images })
+    }
+}
+
+impl Store {
+    /// Adds up the hosts that are ready now.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn fleet_capacity(&self) -> Result<FleetCapacity> {
+        let late_after_ms = i64::try_from(contract::host::HOST_LATE_AFTER_MS).unwrap_or(i64::MAX);
+        let row = sqlx::query!(
+            r#"SELECT coalesce(sum(nano_cpus), 0)::bigint AS "nano_cpus!",
+                   coalesce(sum(memory_bytes), 0)::bigint AS "memory_bytes!"
+               FROM hosts WHERE last_seen_at >= now() - $1::bigint * interval '1 millisecond'"#,
+            late_after_ms
+        )
+        .fetch_one(self.pool())
+        .await
+        .map_err(store_error)?;
+        Ok(FleetCapacity {
+            nano_cpus: NanoCpus(number(row.nano_cpus)?),
+            memory_bytes: MemoryBytes(number(row.memory_bytes)?),
+        })
+    }
+}
