@@ -25,7 +25,12 @@ pub struct Reply {
 }
 
 impl Rest {
-    pub(crate) fn new(base: &str, token: Option<&str>) -> Self {
+    /// A client of any Docker endpoint.
+    ///
+    /// # Panics
+    /// Never: a client without TLS needs nothing that could be missing.
+    #[must_use]
+    pub fn to(base: &str, token: Option<&str>) -> Self {
         // reqwest is built without a TLS provider of its own; a second installation changes nothing.
         rustls::crypto::ring::default_provider().install_default().ok();
         let http = Client::builder().timeout(Duration::from_secs(30)).build().expect("a client without TLS");

@@ -83,7 +83,7 @@ impl Suite {
     /// REST with any token, or none.
     #[must_use]
     pub fn rest_as(&self, token: Option<&str>) -> Rest {
-        Rest::new(self.var("WHARFAGE_URL"), token)
+        Rest::to(self.var("WHARFAGE_URL"), token)
     }
 
     /// The pid of a supervised process.
