@@ -1,1 +1,4 @@
-//! placeholder
+//! tmp
+pub mod config;
+mod keeper;
+mod reconcile;

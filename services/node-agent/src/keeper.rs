@@ -1,0 +1,3 @@
+//! tmp
+pub(crate) mod machine;
+mod restart;
