@@ -1,1 +1,53 @@
-//! placeholder
+//! `image-svc`: brings images from upstream registries into projects, keeps their content once for
+//! the fleet, and serves layers to the hosts that need them. Only writer of blobs and images.
+
+mod api;
+mod blob_store;
+mod config;
+mod egress;
+mod image_config;
+mod limits;
+mod pull;
+mod upstream;
+
+use anyhow::Context as _;
+use chassis::{App, Bus, Ctx, Server};
+use store::Store;
+
+pub use api::{AppState, api};
+pub use config::{Config, Database, Egress, Redis, Timeouts, TlsFiles, Upstream};
+
+use blob_store::BlobStore;
+use pull::Puller;
+use upstream::{Platform, Upstreams};
+
+/// Makes the service; binds nothing.
+///
+/// # Errors
+/// The configuration cannot be used.
+#[expect(clippy::unused_async, reason = "the chassis builds services asynchronously")]
+pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
+    let tls = config.tls.server();
+    let listen = config.listen;
+    let state = state(config, &ctx)?;
+    let (router, _) = api();
+    Ok(App { servers: vec![Server::tcp(listen, router.with_state(state)).with_tls(tls).with_ops()] })
+}
+
+/// Everything behind the HTTP face.
+///
+/// # Errors
+/// The configuration cannot be used.
+pub fn state(config: Config, ctx: &Ctx) -> anyhow::Result<AppState> {
+    let store = Store::connect_lazy(config.database.url.expose(), config.database.connections)?;
+    let blobs = BlobStore::open(&config.data_dir).with_context(|| format!("blobs in {}", config.data_dir.display()))?;
+    let upstreams = Upstreams::new(config.upstreams, &config.egress, config.timeouts)?;
+    let bus = Bus::connect(config.redis.url.as_ref().map(|url| url.expose().as_str()), ctx.cancel());
+    let redis = bus.clone();
+    ctx.health().fact("redis", move || if redis.connected() { "connected".into() } else { "away".into() });
+    let platform = Platform::parse(&config.platform).with_context(|| format!("platform {:?}", config.platform))?;
+    let puller = Puller::new(store.clone(), blobs.clone(), upstreams, bus, platform);
+    let state = AppState { store, blobs, puller };
+    state.watch_health(ctx);
+    Ok(state)
+}

@@ -1,0 +1,51 @@
+//! The HTTP face: pulls for the gateway, layers for hosts. Who may call what is decided by the
+//! certificate, before anything else.
+
+mod layers;
+mod pulls;
+
+use axum::Router;
+use chassis::Ctx;
+use store::Store;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{blob_store::BlobStore, pull::Puller};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Wharfage image-svc",
+    description = "Internal, over mutual TLS: pulls images for the gateway, serves layers to hosts."
+))]
+struct Description;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct AppState {
+    pub(crate) store: Store,
+    pub(crate) blobs: BlobStore,
+    pub(crate) puller: Puller,
+}
+
+/// The routes and their description.
+pub fn api() -> (Router<AppState>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(pulls::pull_image))
+        .routes(routes!(layers::read_layer))
+        .split_for_parts()
+}
+
+impl AppState {
+    pub(crate) fn watch_health(&self, ctx: &Ctx) {
+        let store = self.store.clone();
+        ctx.health().check("postgres", move || {
+            let store = store.clone();
+            async move { store.check().await.map_err(|e| e.to_string()) }
+        });
+        let blobs = self.blobs.clone();
+        ctx.health().check("blobs", move || {
+            let blobs = blobs.clone();
+            async move { blobs.check().await.map_err(|e| e.to_string()) }
+        });
+    }
+}

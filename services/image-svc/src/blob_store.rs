@@ -1,0 +1,305 @@
+//! Blobs by digest over `object_store`: `blobs/sha256/ab/<hex>`. A name appears only with its whole,
+//! verified, durable content behind it; what was begun and not finished leaves nothing.
+
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    path::{Path as FsPath, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use model::{Digest, Error, Result};
+use object_store::{
+    GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _, WriteMultipart, local::LocalFileSystem, path::Path,
+};
+use ring::digest::{Context, SHA256};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+
+use crate::limits::{BLOB_PART_BYTES, SERVE_CHUNK_BYTES};
+
+/// The store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct BlobStore {
+    objects: Arc<dyn ObjectStore>,
+    root: PathBuf,
+    // Held as long as the store: two processes would take each other's unfinished files away.
+    _lock: Arc<File>,
+}
+
+/// A stored blob, or a part of it, on its way out.
+pub(crate) struct BlobBody {
+    /// The part that follows.
+    pub(crate) range: Range<u64>,
+    /// Its bytes.
+    pub(crate) stream: BoxStream<'static, io::Result<Bytes>>,
+}
+
+impl BlobStore {
+    /// Opens a directory, making it if needed, and clears what an earlier process left unfinished.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or another process uses it.
+    pub(crate) fn open(root: &FsPath) -> io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        let lock = File::create(root.join("lock"))?;
+        lock.try_lock().map_err(|e| io::Error::other(format!("{} is in use: {e}", root.display())))?;
+        remove_unfinished(&root.join("blobs"))?;
+        let objects = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
+        Ok(Self { objects: Arc::new(objects), root: root.to_owned(), _lock: Arc::new(lock) })
+    }
+
+    /// Whether content can be written now.
+    ///
+    /// # Errors
+    /// It cannot; the text says why.
+    pub(crate) async fn check(&self) -> Result<()> {
+        let probe = self.root.join("writable");
+        tokio::fs::write(&probe, b"wharfage").await.map_err(|e| storage_error("the blob directory", &e))
+    }
+
+    /// Length of a stored blob; `None` if it is not stored.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub(crate) async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        match self.objects.head(&location(digest)).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(storage_error("a blob", &error)),
+        }
+    }
+
+    /// Begins to store a blob of a known length.
+    ///
+    /// # Errors
+    /// The store does not take it.
+    pub(crate) async fn begin(&self, digest: &Digest, size_bytes: u64) -> Result<BlobWriter> {
+        let upload = self.objects.put_multipart(&location(digest)).await.map_err(|e| storage_error("a blob", &e))?;
+        Ok(BlobWriter {
+            parts: WriteMultipart::new_with_chunk_size(upload, BLOB_PART_BYTES),
+            sum: Context::new(&SHA256),
+            digest: digest.clone(),
+            size_bytes,
+            written: 0,
+        })
+    }
+
+    /// Reads a blob, from `range.start` up to `range.end` where given.
+    ///
+    /// # Errors
+    /// `NotFound`, or the store does not answer.
+    pub(crate) async fn read(&self, digest: &Digest, range: Option<Range<u64>>) -> Result<BlobBody> {
+        let options = GetOptions::new().with_range(range);
+        let found = match self.objects.get_opts(&location(digest), options).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => {
+                return Err(Error::NotFound(format!("blob {digest} is not stored")));
+            }
+            Err(error) => return Err(storage_error("a blob", &error)),
+        };
+        let range = found.range.clone();
+        let stream = match found.payload {
+            // object_store reads files in 8 KiB steps; large ones are several times as fast.
+            GetResultPayload::File(file, _) => {
+                let mut file = tokio::fs::File::from_std(file);
+                file.seek(io::SeekFrom::Start(range.start)).await.map_err(|e| storage_error("a blob", &e))?;
+                ReaderStream::with_capacity(file.take(range.end - range.start), SERVE_CHUNK_BYTES).boxed()
+            }
+            GetResultPayload::Stream(stream) => stream.map_err(io::Error::from).boxed(),
+        };
+        Ok(BlobBody { range, stream })
+    }
+}
+
+/// A blob being written. Dropping it leaves nothing.
+pub(crate) struct BlobWriter {
+    parts: WriteMultipart,
+    sum: Context,
+    digest: Digest,
+    size_bytes: u64,
+    written: u64,
+}
+
+impl BlobWriter {
+    /// Bytes taken so far: where a resumed download goes on.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// More than was announced, or the disk is full.
+    pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<()> {
+        self.written += chunk.len() as u64;
+        if self.written > self.size_bytes {
+            return Err(Error::Failed(format!(
+                "blob {} is longer than the {} bytes its descriptor says",
+                self.digest, self.size_bytes
+            )));
+        }
+        self.sum.update(&chunk);
+        self.parts.wait_for_capacity(2).await.map_err(|e| storage_error(self.digest.as_str(), &e))?;
+        self.parts.put(chunk);
+        Ok(())
+    }
+
+    /// Verifies the digest and makes the blob visible, durable.
+    ///
+    /// # Errors
+    /// The content is not what the digest names, or the disk is full; nothing is left then.
+    pub(crate) async fn finish(self) -> Result<()> {
+        let Self { parts, sum, digest, size_bytes, written } = self;
+        let verified =
+            if written == size_bytes { verify(&digest, sum) } else { Err(short(&digest, size_bytes, written)) };
+        match verified {
+            Ok(()) => parts.finish().await.map(drop).map_err(|e| storage_error(digest.as_str(), &e)),
+            Err(error) => {
+                parts.abort().await.map_err(|e| storage_error(digest.as_str(), &e))?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The digest of a document in memory.
+pub(crate) fn digest_of(content: &[u8]) -> Digest {
+    let mut sum = [0; 32];
+    sum.copy_from_slice(ring::digest::digest(&SHA256, content).as_ref());
+    Digest::sha256(sum)
+}
+
+fn verify(expected: &Digest, sum: Context) -> Result<()> {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(sum.finish().as_ref());
+    let got = Digest::sha256(bytes);
+    if got == *expected { Ok(()) } else { Err(mismatch(expected, &got)) }
+}
+
+/// The error for content that is not what its digest names.
+pub(crate) fn mismatch(expected: &Digest, got: &Digest) -> Error {
+    Error::Failed(format!("filesystem layer verification failed for digest {expected}: expected {expected}, got {got}"))
+}
+
+fn short(digest: &Digest, size_bytes: u64, written: u64) -> Error {
+    Error::Failed(format!("blob {digest} ends after {written} of {size_bytes} bytes"))
+}
+
+/// Sharded by the first byte, so that no directory grows without bound.
+fn location(digest: &Digest) -> Path {
+    let hex = digest.hex();
+    Path::from_iter(["blobs", "sha256", &hex[..2], hex])
+}
+
+/// Names what could not be stored and why, without paths of this machine.
+fn storage_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut cause = Some(error);
+    while let Some(at) = cause {
+        if let Some(io) = at.downcast_ref::<io::Error>() {
+            if matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                tracing::error!(what, "the blob store is full");
+                return Error::Failed(format!("cannot store {what}: no space left on device"));
+            }
+            break;
+        }
+        cause = at.source();
+    }
+    Error::internal(format!("blob store, {what}: {error}"))
+}
+
+/// `object_store` stages at `<name>#<n>`; no digest has a `#` in it.
+fn remove_unfinished(directory: &FsPath) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_unfinished(&entry.path())?;
+        } else if entry.file_name().to_string_lossy().contains('#') {
+            tracing::info!(file = %entry.path().display(), "removing an unfinished blob");
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(root: &FsPath) -> Vec<String> {
+        fn walk(at: &FsPath, into: &mut Vec<String>) {
+            for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    walk(&entry.path(), into);
+                } else {
+                    into.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&root.join("blobs"), &mut found);
+        found
+    }
+
+    #[tokio::test]
+    async fn a_blob_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let blobs = BlobStore::open(dir.path()).expect("open");
+        let digest = digest_of(b"hello");
+        let mut writer = blobs.begin(&digest, 5).await.expect("begin");
+        writer.write(Bytes::from_static(b"hel")).await.expect("write");
+        assert_eq!(blobs.size(&digest).await, Ok(None), "half a blob is not visible");
+        writer.write(Bytes::from_static(b"lo")).await.expect("write");
+        writer.finish().await.expect("finish");
+        assert_eq!(blobs.size(&digest).await, Ok(Some(5)));
+        let body = blobs.read(&digest, Some(1..3)).await.expect("read");
+        let bytes: Vec<Bytes> = body.stream.try_collect().await.expect("bytes");
+        assert_eq!(bytes.concat(), b"el");
+        assert_eq!(files(dir.path()), [digest.hex()]);
+    }
+
+    #[tokio::test]
+    async fn content_that_lies_about_its_digest_or_length_leaves_no_file() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let blobs = BlobStore::open(dir.path()).expect("open");
+        let digest = digest_of(b"hello");
+        let mut writer = blobs.begin(&digest, 5).await.expect("begin");
+        writer.write(Bytes::from_static(b"HELLO")).await.expect("write");
+        let error = writer.finish().await.expect_err("another content").to_string();
+        assert!(
+            error.contains(&format!("expected {digest}")) && error.contains(digest_of(b"HELLO").as_str()),
+            "{error}"
+        );
+        let mut writer = blobs.begin(&digest, 5).await.expect("begin");
+        let error = writer.write(Bytes::from_static(b"hello, world")).await.expect_err("too long").to_string();
+        assert!(error.contains("longer than the 5 bytes"), "{error}");
+        drop(writer);
+        for _ in 0..100 {
+            if files(dir.path()).is_empty() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("left: {:?}", files(dir.path()));
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_unfinished_is_cleared_at_start() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let shard = dir.path().join("blobs/sha256/ab");
+        std::fs::create_dir_all(&shard).expect("mkdir");
+        std::fs::write(shard.join("abcd#1"), b"half").expect("write");
+        std::fs::write(shard.join("abcd"), b"whole").expect("write");
+        let _blobs = BlobStore::open(dir.path()).expect("open");
+        assert_eq!(files(dir.path()), ["abcd"]);
+        assert!(BlobStore::open(dir.path()).is_err(), "a second process may not share the directory");
+    }
+}

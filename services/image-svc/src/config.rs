@@ -1,0 +1,138 @@
+//! What an operator says: where to listen, where content lies, which upstreams there are and how far
+//! this service may reach into the network.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use chassis::{ClientAuth, Common, Secret, ServerTls};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// The configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What every service has.
+    #[serde(default)]
+    pub common: Common,
+    /// Where the gateway and the hosts reach it.
+    pub listen: SocketAddr,
+    /// Its certificate, and the authority of its callers.
+    pub tls: TlsFiles,
+    /// Postgres.
+    pub database: Database,
+    /// Redis, for wake-ups.
+    #[serde(default)]
+    pub redis: Redis,
+    /// Directory of the blobs. One running image-svc per directory.
+    pub data_dir: PathBuf,
+    /// Platform of the fleet, taken from an index when a pull names none.
+    #[serde(default = "default_platform")]
+    pub platform: String,
+    /// Registries that are not simply `https://<name>`.
+    #[serde(default)]
+    pub upstreams: Vec<Upstream>,
+    /// How far into the network a tenant can make this service reach.
+    #[serde(default)]
+    pub egress: Egress,
+    /// Patience with upstreams.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// Postgres.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://wharfage_image@…`
+    pub url: Secret<String>,
+    /// Connections at most.
+    #[serde(default = "default_connections")]
+    pub connections: u32,
+}
+
+/// Redis.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://…`; the service works without one.
+    pub url: Option<Secret<String>>,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificate chain, common name `service:image`.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Authority that signed gateway and hosts.
+    pub ca: PathBuf,
+}
+
+/// A registry with mirrors or without TLS.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Name as it stands in a reference: `docker.io`, `127.0.0.1:5000`.
+    pub registry: String,
+    /// Base addresses tried first, in order, without credentials. Written by the operator, so they
+    /// may be private.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Never ask the registry itself.
+    #[serde(default)]
+    pub mirrors_only: bool,
+    /// Speak plain HTTP to the registry itself.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+/// Egress policy.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// `host:port` that tenants may name although the address is private. Loopback ones speak plain HTTP.
+    pub allowed_private: Vec<String>,
+    /// Public networks that are off limits too, such as the fleet's own.
+    pub denied: Vec<IpNet>,
+    /// Further authority certificates to trust, PEM.
+    pub extra_ca: Option<PathBuf>,
+}
+
+/// Patience.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// To connect.
+    pub connect_ms: u64,
+    /// Between two reads, and until an answer begins.
+    pub idle_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect_ms: 5_000, idle_ms: 30_000 }
+    }
+}
+
+impl TlsFiles {
+    /// For the server: nobody without a certificate of the suite.
+    #[must_use]
+    pub fn server(&self) -> ServerTls {
+        ServerTls {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            client_auth: ClientAuth::Required { ca: self.ca.clone() },
+            http2: false,
+        }
+    }
+}
+
+fn default_connections() -> u32 {
+    8
+}
+
+fn default_platform() -> String {
+    "linux/amd64".to_owned()
+}

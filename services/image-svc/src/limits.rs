@@ -1,0 +1,45 @@
+//! Every limit of this service, in one place.
+
+use std::time::Duration;
+
+/// A manifest or index (the distribution spec's own advice).
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// An image config.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// One layer blob.
+pub(crate) const LAYER_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Layers of an image; what an overlay mount carries.
+pub(crate) const LAYERS_MAX: usize = 127;
+/// Entries of an index.
+pub(crate) const INDEX_ENTRIES_MAX: usize = 1_000;
+/// An index may name an index once; deeper is refused.
+pub(crate) const INDEX_DEPTH_MAX: usize = 2;
+/// An answer of a token service, or the text of an error.
+pub(crate) const TOKEN_BYTES_MAX: u64 = 256 * 1024;
+/// An error document of an upstream.
+pub(crate) const ERROR_BYTES_MAX: u64 = 16 * 1024;
+/// Hops of a redirect.
+pub(crate) const REDIRECTS_MAX: usize = 5;
+/// Layers of one pull downloaded at a time.
+pub(crate) const LAYERS_IN_PARALLEL: usize = 3;
+/// Pulls at work at a time; further ones are told to come back.
+pub(crate) const PULLS_MAX: usize = 128;
+/// Attempts in a row at a blob without a byte of progress, and attempts at all.
+pub(crate) const BLOB_ATTEMPTS_IN_VAIN_MAX: u32 = 4;
+/// See [`BLOB_ATTEMPTS_IN_VAIN_MAX`].
+pub(crate) const BLOB_ATTEMPTS_MAX: u32 = 12;
+/// At most one progress line of a layer in this time.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Progress lines that wait for a slow reader before the pull waits too.
+pub(crate) const PROGRESS_LINES_QUEUED: usize = 64;
+/// Part of a blob written at once.
+pub(crate) const BLOB_PART_BYTES: usize = 5 * 1024 * 1024;
+/// Read size when a blob is served.
+pub(crate) const SERVE_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Entries of Env, Cmd, Entrypoint, Labels, Volumes, ExposedPorts and history, each.
+pub(crate) const CONFIG_ENTRIES_MAX: usize = 4_096;
+/// Bytes of one of those entries; the kernel takes no argument longer than this.
+pub(crate) const CONFIG_ENTRY_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of all of them; the kernel takes no more for arguments and environment together.
+pub(crate) const CONFIG_ENTRIES_BYTES_MAX: usize = 1024 * 1024;

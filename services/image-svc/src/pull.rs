@@ -1,0 +1,193 @@
+//! A pull: resolve the reference, bring the layers, record the image. Nothing of it can be seen in
+//! the project before all of it is there, verified and durable.
+
+mod download;
+mod flight;
+mod layers;
+mod progress;
+mod resolve;
+
+use std::sync::Arc;
+
+use chassis::Bus;
+use contract::{image::PullRequest, wake::Topic};
+use model::{Digest, Error, ImageReference, LayerDescriptor, Result};
+use store::{ImageRow, ProjectScope, PulledImage, Store};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(crate) use progress::Progress;
+
+use crate::{
+    blob_store::BlobStore,
+    image_config,
+    limits::PULLS_MAX,
+    upstream::{Platform, Repository, Upstreams},
+};
+use flight::Flights;
+use resolve::Resolved;
+
+/// Does pulls. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Puller(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    blobs: BlobStore,
+    upstreams: Upstreams,
+    flights: Flights,
+    bus: Bus,
+    platform: Platform,
+    pulls: Arc<Semaphore>,
+}
+
+/// A pull whose manifest is known: it can begin to say how it goes.
+pub(crate) struct Pull {
+    inner: Arc<Inner>,
+    scope: ProjectScope,
+    reference: ImageReference,
+    repository: Arc<Repository>,
+    resolved: Resolved,
+    /// The platform that was asked for by name.
+    asked_for: Option<Platform>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Everything of an image but its name.
+struct Content {
+    id: Digest,
+    config: Vec<u8>,
+    layers: Vec<LayerDescriptor>,
+    platform: Platform,
+    built_at: Option<time::OffsetDateTime>,
+}
+
+impl Puller {
+    pub(crate) fn new(store: Store, blobs: BlobStore, upstreams: Upstreams, bus: Bus, platform: Platform) -> Self {
+        let pulls = Arc::new(Semaphore::new(PULLS_MAX));
+        Self(Arc::new(Inner { store, blobs, upstreams, flights: Flights::default(), bus, platform, pulls }))
+    }
+
+    /// Resolves what is asked for. A failure here is still an answer with a status of its own.
+    pub(crate) async fn begin(&self, request: PullRequest) -> Result<Pull> {
+        let permit = self.0.pulls.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::Unavailable("too many pulls at work; try again".into()))?;
+        let reference: ImageReference = request.reference.parse()?;
+        let asked_for = match request.platform.as_deref().filter(|p| !p.is_empty()) {
+            Some(text) => Some(Platform::parse(text).ok_or_else(|| bad_platform(text))?),
+            None => None,
+        };
+        let wanted = asked_for.as_ref().unwrap_or(&self.0.platform);
+        let repositories = self.0.upstreams.repositories(&reference, request.auth.as_ref());
+        let repositories = repositories.map_err(|e| e.about(&reference))?;
+        let found = resolve::resolve(repositories, &reference, wanted).await;
+        let (repository, resolved) = found.map_err(|e| e.about(&reference))?;
+        Ok(Pull {
+            inner: self.0.clone(),
+            scope: ProjectScope::delegated(request.project),
+            reference,
+            repository: Arc::new(repository),
+            resolved,
+            asked_for,
+            _permit: permit,
+        })
+    }
+}
+
+fn bad_platform(text: &str) -> Error {
+    let shown: String = text.chars().take(64).collect();
+    Error::invalid("platform", &format!("{shown:?} is not os/architecture[/variant]"))
+}
+
+impl Pull {
+    /// Runs to the end, saying how it goes in dockerd's words.
+    pub(crate) async fn run(self, progress: &Progress) -> Result<()> {
+        let digest = self.reference.digest.as_ref().map(ToString::to_string);
+        let id = digest.or_else(|| self.reference.tag.clone()).unwrap_or_default();
+        progress.line(&format!("Pulling from {}", self.reference.repository), Some(&id)).await;
+        let content = match self.content_held().await? {
+            Some(content) => content,
+            None => self.fetch_content(progress).await?,
+        };
+        self.check_platform(&content.platform)?;
+        let changed = self.record(&content).await?;
+        self.inner.bus.publish(&Topic::Project(self.scope.project()));
+        progress.line(&format!("Digest: {}", self.resolved.named_by), None).await;
+        let outcome = if changed { "Downloaded newer image for" } else { "Image is up to date for" };
+        progress.line(&format!("Status: {outcome} {}", self.reference), None).await;
+        tracing::info!(reference = %self.reference, image = %content.id, changed, "pulled");
+        Ok(())
+    }
+
+    /// The image, if this project has pulled this very manifest before and its blobs are all here.
+    async fn content_held(&self) -> Result<Option<Content>> {
+        let mut tx = self.inner.store.project_tx(&self.scope).await?;
+        let Some(row) = tx.image_with_manifest(&self.resolved.manifest.digest).await? else { return Ok(None) };
+        drop(tx);
+        for layer in &row.layers {
+            if self.inner.blobs.size(&layer.digest).await? != Some(layer.size_bytes) {
+                return Ok(None);
+            }
+        }
+        let ImageRow { id, config, layers, architecture, os, built_at, .. } = row;
+        let platform = Platform { os, architecture, variant: String::new() };
+        Ok(Some(Content { id, config, layers, platform, built_at }))
+    }
+
+    async fn fetch_content(&self, progress: &Progress) -> Result<Content> {
+        let manifest = &self.resolved.image;
+        let about = |e: crate::upstream::UpstreamError| e.about(&self.reference);
+        let config = self.repository.document(&manifest.config.digest, manifest.config.size).await.map_err(about)?;
+        let checked = image_config::check(&config, manifest.layers.len()).map_err(|e| Error::Failed(e.to_string()))?;
+        self.check_platform(&checked.platform)?;
+        self.fetch_layers(progress).await?;
+        let layers = manifest.layers.iter().zip(checked.diff_ids).map(|((layer, encoding), diff_id)| LayerDescriptor {
+            digest: layer.digest.clone(),
+            diff_id,
+            size_bytes: layer.size,
+            encoding: *encoding,
+        });
+        Ok(Content {
+            id: manifest.config.digest.clone(),
+            config: config.to_vec(),
+            layers: layers.collect(),
+            platform: checked.platform,
+            built_at: checked.built_at,
+        })
+    }
+
+    /// A manifest outside of an index tells its platform only in its config.
+    fn check_platform(&self, found: &Platform) -> Result<()> {
+        match &self.asked_for {
+            Some(wanted) if found.os != wanted.os || found.architecture != wanted.architecture => {
+                Err(Error::NotFound(format!(
+                    "image with reference {} was found but its platform ({found}) does not match the specified platform ({wanted})",
+                    self.reference
+                )))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// One transaction: the image, its layers, its names, the event.
+    async fn record(&self, content: &Content) -> Result<bool> {
+        let size: u64 = content.layers.iter().map(|l| l.size_bytes).sum();
+        let mut tx = self.inner.store.project_tx(&self.scope).await?;
+        let changed = tx
+            .record_pulled_image(&PulledImage {
+                reference: &self.reference,
+                id: &content.id,
+                manifest_digest: &self.resolved.manifest.digest,
+                manifest: &self.resolved.manifest.body,
+                config: &content.config,
+                layers: &content.layers,
+                architecture: &content.platform.architecture,
+                os: &content.platform.os,
+                size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
+                built_at: content.built_at,
+                digests: std::slice::from_ref(&self.resolved.named_by),
+            })
+            .await?;
+        tx.commit().await?;
+        Ok(changed)
+    }
+}

@@ -1,0 +1,79 @@
+//! From a reference to one platform's manifest, at the first upstream that has it.
+
+use model::{DEFAULT_REGISTRY, Digest, ImageReference};
+
+use crate::{
+    limits::INDEX_DEPTH_MAX,
+    upstream::{Document, Fetched, ImageManifest, Platform, Repository, UpstreamError, select},
+};
+
+/// What a reference means.
+pub(super) struct Resolved {
+    /// Digest of what the tag names: an index or the manifest itself.
+    pub(super) named_by: Digest,
+    /// The platform's manifest as it was sent.
+    pub(super) manifest: Fetched,
+    /// The same, read.
+    pub(super) image: ImageManifest,
+}
+
+/// Asks the upstreams in order. If none has it, the answer is the one that tells most.
+pub(super) async fn resolve(
+    repositories: Vec<Repository>,
+    reference: &ImageReference,
+    wanted: &Platform,
+) -> Result<(Repository, Resolved), UpstreamError> {
+    let mut worst = UpstreamError::Unreachable(format!("no upstream is configured for {}", reference.registry));
+    for repository in repositories {
+        match resolve_at(&repository, reference, wanted).await {
+            Ok(resolved) => return Ok((repository, resolved)),
+            Err(error) => {
+                tracing::debug!(origin = repository.origin(), %error, %reference, "not resolved here");
+                let error = as_hub_words_it(error, &repository, reference).await;
+                if error.tells_more_than(&worst) || matches!(worst, UpstreamError::Unreachable(_)) {
+                    worst = error;
+                }
+            }
+        }
+    }
+    Err(worst)
+}
+
+async fn resolve_at(
+    repository: &Repository,
+    reference: &ImageReference,
+    wanted: &Platform,
+) -> Result<Resolved, UpstreamError> {
+    let name = match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => digest.to_string(),
+        (None, Some(tag)) => tag.clone(),
+        (None, None) => "latest".to_owned(),
+    };
+    let mut fetched = repository.manifest(&name).await?;
+    let named_by = fetched.digest.clone();
+    for _ in 0..=INDEX_DEPTH_MAX {
+        match Document::parse(&fetched)? {
+            Document::Manifest(image) => return Ok(Resolved { named_by, manifest: fetched, image }),
+            Document::Index(entries) => {
+                let entry = select(&entries, wanted)?;
+                fetched = repository.manifest(entry.digest.as_str()).await?;
+                if fetched.body.len() as u64 != entry.size {
+                    return Err(UpstreamError::Invalid(format!(
+                        "manifest {} has {} bytes where the index says {}",
+                        entry.digest,
+                        fetched.body.len(),
+                        entry.size
+                    )));
+                }
+            }
+        }
+    }
+    Err(UpstreamError::Invalid(format!("the index is nested more than {INDEX_DEPTH_MAX} deep")))
+}
+
+/// Docker Hub denies access to repositories that do not exist; a plain registry that mirrors it does
+/// not know the difference to an absent tag unless asked for the tags.
+async fn as_hub_words_it(error: UpstreamError, repository: &Repository, reference: &ImageReference) -> UpstreamError {
+    let unknown = error == UpstreamError::ManifestUnknown && reference.registry == DEFAULT_REGISTRY;
+    if unknown && !repository.exists().await { UpstreamError::Denied } else { error }
+}

@@ -1,0 +1,88 @@
+//! Upstream registries: which addresses serve a reference, and what was said there. Everything that
+//! comes back is hostile until its digest, length and shape were checked.
+
+mod auth;
+mod challenge;
+mod dial;
+mod error;
+mod http;
+mod manifest;
+mod repository;
+
+use std::path::Path;
+
+use contract::image::RegistryAuth;
+use model::{DEFAULT_REGISTRY, ImageReference};
+use reqwest::{Certificate, ClientBuilder, Url};
+
+pub(crate) use error::UpstreamError;
+pub(crate) use manifest::{Descriptor, Document, ImageManifest, Platform, select};
+pub(crate) use repository::{Fetched, Repository};
+
+use crate::{
+    config::{Egress, Timeouts, Upstream},
+    egress::{EgressPolicy, authority},
+};
+use auth::Credentials;
+use http::Http;
+
+/// The registries this service knows how to reach.
+pub(crate) struct Upstreams {
+    http: Http,
+    policy: EgressPolicy,
+    configured: Vec<Upstream>,
+}
+
+impl Upstreams {
+    pub(crate) fn new(configured: Vec<Upstream>, egress: &Egress, timeouts: Timeouts) -> anyhow::Result<Self> {
+        for mirror in configured.iter().flat_map(|u| &u.mirrors) {
+            mirror.parse::<Url>().map_err(|e| anyhow::anyhow!("mirror {mirror}: {e}"))?;
+        }
+        let policy = EgressPolicy::new(&egress.allowed_private, &egress.denied);
+        let http = Http::new(policy.clone(), timeouts, egress.extra_ca.as_deref())?;
+        Ok(Self { http, policy, configured })
+    }
+
+    /// Where to ask for a reference, in order: mirrors without credentials, then the registry itself.
+    pub(crate) fn repositories(
+        &self,
+        reference: &ImageReference,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<Vec<Repository>, UpstreamError> {
+        let configured = self.configured.iter().find(|u| u.registry == reference.registry);
+        let mut found = Vec::new();
+        for mirror in configured.into_iter().flat_map(|u| &u.mirrors) {
+            let base: Url = mirror.parse().map_err(|e| UpstreamError::Invalid(format!("mirror {mirror}: {e}")))?;
+            let operators = Some(authority(&base));
+            found.push(Repository::new(self.http.clone(), base, operators, &reference.repository, None));
+        }
+        if configured.is_some_and(|u| u.mirrors_only && !u.mirrors.is_empty()) {
+            return Ok(found);
+        }
+        let base = self.own_address(&reference.registry, configured)?;
+        let credentials = auth.and_then(|auth| Credentials::for_registry(auth, &reference.registry));
+        found.push(Repository::new(self.http.clone(), base, None, &reference.repository, credentials));
+        Ok(found)
+    }
+
+    fn own_address(&self, registry: &str, configured: Option<&Upstream>) -> Result<Url, UpstreamError> {
+        let host = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
+        let loopback = host.starts_with("127.") || host.starts_with("localhost:");
+        let plain = configured.is_some_and(|u| u.insecure) || (loopback && self.policy.lists(host));
+        let scheme = if plain { "http" } else { "https" };
+        format!("{scheme}://{host}/")
+            .parse()
+            .map_err(|_| UpstreamError::Invalid(format!("{registry} is not the name of a registry")))
+    }
+}
+
+/// The TLS of upstream connections: ring, the system's authorities and the operator's.
+pub(crate) fn with_tls(builder: ClientBuilder, extra_ca: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+    // Another part of the process may have installed the same provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let extra = match extra_ca {
+        Some(path) => Certificate::from_pem_bundle(&std::fs::read(path)?)?,
+        None => Vec::new(),
+    };
+    Ok(builder.tls_certs_merge(extra).build()?)
+}
