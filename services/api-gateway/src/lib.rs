@@ -5,21 +5,22 @@
 //! found*. The gateway keeps no state, so that several can run side by side.
 
 mod auth;
-pub mod config;
+mod config;
 mod docker;
 mod edge;
+mod json;
 mod limits;
 mod openapi;
 mod platform;
 mod registry;
 mod state;
 
+pub use config::Config;
 pub use openapi::openapi;
 pub use state::Gateway;
 
 use axum::Router;
 use chassis::{App, Ctx, Server};
-use config::Config;
 
 /// Assembles the service; nothing listens yet.
 ///

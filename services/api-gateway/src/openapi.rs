@@ -67,3 +67,9 @@ pub(crate) fn text() -> RefOr<Schema> {
 pub(crate) fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
 }
+
+/// Puts a schema that only error answers refer to into a document.
+pub(crate) fn add_schema<T: utoipa::ToSchema>(document: &mut OpenApi) {
+    let components = document.components.get_or_insert_with(Components::new);
+    components.schemas.insert(T::name().into_owned(), T::schema());
+}

@@ -1,14 +1,34 @@
 //! The platform API, `/api/v1/…`: what Docker has no word for. Tenants, projects, credentials,
-//! hosts. Errors are problem documents (RFC 9457).
+//! hosts. Errors are problem documents (RFC 9457). Operators administer; a project's credential
+//! sees its own project here and nothing more.
+
+mod hosts;
+mod input;
+mod own;
+mod projects;
+mod tenants;
+mod tokens;
 
 use axum::{Router, middleware};
+use chassis::{Problem, problem};
+use model::Error;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{Gateway, auth, openapi};
 
+/// What a platform handler returns.
+pub(crate) type Answer<T> = Result<T, Problem>;
+
 /// All operations and their description.
 pub(crate) fn documented() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::default()
+    let mut router = OpenApiRouter::default()
+        .merge(tenants::routes())
+        .merge(projects::routes())
+        .merge(tokens::routes())
+        .merge(hosts::routes())
+        .merge(own::routes());
+    openapi::add_schema::<problem::Problem>(router.get_openapi_mut());
+    router
 }
 
 /// The face, ready to serve, with the document and the reference page.
@@ -17,5 +37,11 @@ pub(crate) fn router(gateway: &Gateway) -> Router {
     router
         .merge(openapi::pages())
         .route_layer(middleware::from_fn_with_state(gateway.clone(), auth::require_principal))
+        .method_not_allowed_fallback(|| async {
+            let detail = "this path does not know the method".to_owned();
+            let problem = Problem::from(Error::InvalidArgument(detail));
+            Problem { status: 405, title: "Method not allowed".into(), ..problem }
+        })
+        .fallback(|| async { Problem::from(Error::NotFound("no such path".into())) })
         .with_state(gateway.clone())
 }
