@@ -14,6 +14,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 const CHECK_TIME: Duration = Duration::from_secs(2);
 
@@ -29,7 +30,7 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     checks: RwLock<BTreeMap<String, Check>>,
     facts: RwLock<BTreeMap<String, Fact>>,
-    draining: AtomicBool,
+    draining: CancellationToken,
 }
 
 /// A check that the service itself switches.
@@ -84,7 +85,13 @@ impl Health {
 
     /// From now on the process is not ready: it is about to stop.
     pub(crate) fn drain(&self) {
-        self.0.draining.store(true, Ordering::Release);
+        self.0.draining.cancel();
+    }
+
+    /// Cancelled when the process begins to stop. Answers that never end by themselves end then.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.0.draining.clone()
     }
 
     /// Runs all checks at once.
@@ -98,7 +105,7 @@ impl Health {
             (name, outcome.unwrap_or_else(|_| Err("no answer in time".to_owned())))
         }));
         let mut results: BTreeMap<String, Result<(), String>> = results.await.into_iter().collect();
-        if self.0.draining.load(Ordering::Acquire) {
+        if self.0.draining.is_cancelled() {
             results.insert("running".to_owned(), Err("stopping".to_owned()));
         }
         let facts = self.0.facts.read().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +146,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_check_that_hangs_has_failed() {
         let health = Health::default();
-        health.check("stuck", || std::future::pending());
+        health.check("stuck", std::future::pending);
         assert_eq!(health.readiness().await.checks["stuck"], "no answer in time");
     }
 }

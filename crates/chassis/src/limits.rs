@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Longest line of an NDJSON stream between services.
-pub const LINE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest line of an NDJSON stream between services. A host's full plan is one line.
+pub const LINE_BYTES: usize = 64 * 1024 * 1024;
 /// Largest error body a client reads.
 pub const ERROR_BODY_BYTES: usize = 64 * 1024;
 /// Largest JSON answer a client reads.

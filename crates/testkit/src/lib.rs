@@ -1,1 +1,9 @@
-//! placeholder
+//! Real servers for tests: a PostgreSQL cluster and a Redis of one's own, on free ports of loopback,
+//! gone with the test process however it ends.
+
+mod daemon;
+mod postgres;
+mod redis;
+
+pub use postgres::{Database, Postgres};
+pub use redis::Redis;
