@@ -5,11 +5,18 @@
 //! block on a runtime while a container's output waits.
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use serde_json::Value;
+
+use crate::cgroup;
+
+/// How long the kernel may take to let go of a dead container's cgroup.
+const FORGET_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The runtime refused to start a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +50,12 @@ pub trait OciRuntime {
     fn kill(&self, id: &str, signal: i32) -> Command;
     /// Removes what is left of a container, killing it first if need be.
     fn delete(&self, id: &str) -> Command;
+    /// Removes what is left of a container that has ended: its cgroup and the runtime's own state.
+    /// What `delete` does, without a process where the runtime's layout is known.
+    ///
+    /// # Errors
+    /// Something cannot be removed; then `delete` is the way.
+    fn forget(&self, id: &str, cgroup_path: &str) -> io::Result<()>;
     /// Prints the OCI state document.
     fn state(&self, id: &str) -> Command;
     /// dockerd's words for a start that failed, from what the runtime logged.
@@ -112,6 +125,14 @@ impl OciRuntime for Runc {
         let mut command = self.command();
         command.args(["delete", "--force", id]);
         command
+    }
+
+    fn forget(&self, id: &str, cgroup_path: &str) -> io::Result<()> {
+        cgroup::remove(cgroup_path, FORGET_PATIENCE)?;
+        match fs::remove_dir_all(self.root.join(id)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn state(&self, id: &str) -> Command {

@@ -1,0 +1,145 @@
+//! Further processes in a running container.
+
+use runtime::{
+    ExecProcess,
+    protocol::{Event, Failure, Reply, Request},
+};
+
+use crate::harness::{Container, shell, until};
+
+fn running() -> Container {
+    let container = shell("sleep 60");
+    assert!(matches!(container.start(), Reply::Started { .. }));
+    container
+}
+
+fn sh(script: &str) -> ExecProcess {
+    ExecProcess { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), ..ExecProcess::default() }
+}
+
+#[test]
+fn output_and_code_come_back_and_the_record_is_there_at_the_end() {
+    let container = running();
+    let mut events = container.subscribe();
+    events.event();
+    let (connection, reply) =
+        container.exec_as("e1", &sh("echo out; echo err >&2; exit 7"), [false, true, true], false);
+    assert!(matches!(reply, Reply::ExecStarted { .. }), "{reply:?}");
+    assert_eq!(connection.read_frames(), ("out\n".into(), "err\n".into()));
+    let record = container.run_dir.read_exec("e1").expect("readable").expect("was written");
+    assert_eq!((record.running, record.exit_code, record.run), (false, Some(7), 7));
+    assert_eq!(container.ask(&Request::ExecState { id: "e1".into() }), Reply::ExecState(record.clone()));
+    assert_eq!(events.event(), Event::ExecExited(record));
+    let left: Vec<_> = std::fs::read_dir(container.run_dir.execs()).expect("lists").flatten().collect();
+    assert_eq!(left.len(), 1, "only the record stays");
+}
+
+#[test]
+fn input_of_an_exec_ends_with_its_client() {
+    let container = running();
+    let (mut connection, _) = container.exec(&sh("cat; echo end"), [true, true, true]);
+    connection.write(b"typed\n");
+    connection.end_input();
+    assert_eq!(connection.read_frames().0, "typed\nend\n");
+}
+
+#[test]
+fn a_missing_program_is_127_and_the_connection_lives_on() {
+    let container = running();
+    let exec = ExecProcess { argv: vec!["nope".into()], ..ExecProcess::default() };
+    let (mut connection, reply) = container.exec_as("e2", &exec, [false, true, true], false);
+    let Reply::Failed { failure, message, exit_code } = reply else { panic!("it started") };
+    assert_eq!((failure, exit_code), (Failure::Runtime, Some(127)));
+    assert_eq!(
+        message,
+        "OCI runtime exec failed: exec failed: unable to start container process: exec: \"nope\": executable file \
+         not found in $PATH: unknown"
+    );
+    assert_eq!(container.wait_exec_end("e2").exit_code, Some(127));
+    assert!(matches!(connection.ask(&Request::State), Reply::State(_)));
+}
+
+#[test]
+fn a_terminal_of_an_exec_has_a_size_and_follows_it() {
+    let container = running();
+    let exec = ExecProcess { tty: true, console_size: Some((30, 90)), ..sh("stty size; read x; stty size; exit 3") };
+    let (mut connection, _) = container.exec_as("e3", &exec, [true, true, true], false);
+    connection.read_until("30 90");
+    let resize = Request::ExecResize { id: "e3".into(), height: 40, width: 100 };
+    assert_eq!(container.ask(&resize), Reply::Done);
+    connection.write(b"\n");
+    let rest = String::from_utf8(connection.read_raw()).expect("is text");
+    assert!(rest.contains("40 100"), "{rest}");
+    assert_eq!(container.wait_exec_end("e3").exit_code, Some(3));
+}
+
+#[test]
+fn a_detached_exec_answers_at_once_and_leaves_its_record() {
+    let container = running();
+    let (mut connection, reply) = container.exec_as("e4", &sh("sleep 0.2; exit 8"), [false; 3], true);
+    assert!(matches!(reply, Reply::ExecStarted { .. }));
+    assert!(matches!(connection.ask(&Request::State), Reply::State(_)), "no stream was made of it");
+    assert!(container.run_dir.read_exec("e4").expect("readable").expect("was written").running);
+    assert_eq!(container.wait_exec_end("e4").exit_code, Some(8));
+}
+
+#[test]
+fn an_exec_runs_as_who_and_where_it_was_asked() {
+    let container = running();
+    let exec = ExecProcess {
+        user: "web".into(),
+        cwd: "/tmp".into(),
+        env: vec!["COLOUR=blue".into()],
+        ..sh("id -u; id -G; pwd; echo $COLOUR $HOME; hostname")
+    };
+    let (connection, _) = container.exec(&exec, [false, true, true]);
+    assert_eq!(connection.read_frames().0, "1000\n100 50\n/tmp\nblue /tmp\nbox\n");
+}
+
+#[test]
+fn the_end_of_the_container_is_the_end_of_its_execs() {
+    let container = running();
+    let (connection, _) = container.exec_as("e5", &sh("echo up; sleep 60"), [false, true, true], false);
+    container.ask(&Request::Signal { signal: 9 });
+    connection.read_raw();
+    assert_eq!(container.wait_exec_end("e5").exit_code, Some(137));
+    assert_eq!(container.wait_record().exit_code, 137);
+}
+
+#[test]
+fn a_process_left_behind_does_not_hold_the_stream_for_ever() {
+    let container = running();
+    let (connection, _) = container.exec(&sh("sleep 30 & echo left"), [false, true, true]);
+    let begun = std::time::Instant::now();
+    assert_eq!(connection.read_frames().0, "left\n");
+    assert!(begun.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn an_exec_in_a_container_that_does_not_run_is_refused() {
+    let container = shell("true");
+    container.run();
+    let (_, reply) = container.exec(&sh("true"), [false; 3]);
+    assert!(matches!(reply, Reply::Failed { failure: Failure::NotRunning, .. }));
+}
+
+#[test]
+fn an_exec_id_is_used_once_and_names_no_path() {
+    let container = running();
+    container.exec_as("e6", &sh("true"), [false; 3], true);
+    let (_, again) = container.exec_as("e6", &sh("true"), [false; 3], true);
+    assert!(matches!(again, Reply::Failed { failure: Failure::Conflict, .. }));
+    let (_, path) = container.exec_as("../evil", &sh("true"), [false; 3], true);
+    assert!(matches!(path, Reply::Failed { failure: Failure::Invalid, .. }));
+    until(|| container.run_dir.read_exec("e6").expect("readable").filter(|r| !r.running));
+}
+
+#[test]
+fn many_execs_at_once_do_not_mix() {
+    let container = running();
+    let all: Vec<_> =
+        (0..12).map(|n| container.exec(&sh(&format!("echo {n}; exit {n}")), [false, true, true])).collect();
+    for (n, (connection, _)) in all.into_iter().enumerate() {
+        assert_eq!(connection.read_frames().0, format!("{n}\n"));
+    }
+}

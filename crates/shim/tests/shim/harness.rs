@@ -1,0 +1,330 @@
+//! A container of busybox in a temporary directory, and a client of its shim.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::Shutdown,
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use runtime::{
+    ExecProcess, RunDir, SandboxSpec, cgroup, exec_process,
+    protocol::{
+        self, Event, ExecRecord, ExecRequest, ExitRecord, LogTarget, Reply, Request, RuntimeConfig, ShimConfig,
+    },
+    write_bundle,
+};
+
+pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_wharfage-shim");
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a test may change before the container is prepared.
+pub(crate) struct Recipe {
+    pub(crate) sandbox: SandboxSpec,
+    pub(crate) config: ShimConfig,
+    pub(crate) rootfs: PathBuf,
+}
+
+/// A prepared container with a live shim.
+pub(crate) struct Container {
+    pub(crate) run_dir: RunDir,
+    pub(crate) bundle: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) cgroup_path: String,
+    dir: tempfile::TempDir,
+}
+
+/// A program of the shell in a container.
+pub(crate) fn shell(script: &str) -> Container {
+    container(&["sh", "-c", script], |_| {})
+}
+
+/// A container with everything default but what `change` changes.
+pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Container {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+    let rootfs = dir.path().join("rootfs");
+    busybox_root(&rootfs);
+    let id = unique_id();
+    let cgroup_path = cgroup::path_for(&id);
+    let log = dir.path().join("c-json.log");
+    let bundle = dir.path().join("bundle");
+    let sandbox = SandboxSpec {
+        id: id.clone(),
+        argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+        hostname: "box".into(),
+        rootfs: rootfs.clone(),
+        cgroup_path: cgroup_path.clone(),
+        ..SandboxSpec::default()
+    };
+    let config = ShimConfig {
+        id,
+        run: 7,
+        restart: 1,
+        bundle: bundle.to_string_lossy().into_owned(),
+        runtime: RuntimeConfig {
+            name: "runc".into(),
+            path: "/usr/sbin/runc".into(),
+            root: dir.path().join("runc").to_string_lossy().into_owned(),
+        },
+        log: Some(LogTarget { path: log.to_string_lossy().into_owned(), max_size_bytes: 0, max_files: 1 }),
+        tty: false,
+        open_stdin: false,
+        stdin_once: false,
+        cgroup_path: cgroup_path.clone(),
+        console_size: None,
+    };
+    let mut recipe = Recipe { sandbox, config, rootfs };
+    change(&mut recipe);
+    recipe.sandbox.tty = recipe.config.tty;
+    recipe.sandbox.console_size = recipe.config.console_size;
+    write_bundle(&bundle, &recipe.sandbox).expect("bundle");
+    // As deep as a real one: longer than a socket address.
+    let run_dir = RunDir::new(dir.path().join("run".repeat(20)).join("c".repeat(64)));
+    fs::create_dir_all(run_dir.path()).expect("run directory");
+    run_dir.write_config(&recipe.config).expect("configuration");
+    let container = Container { run_dir, bundle, log, cgroup_path, dir };
+    container.spawn_shim();
+    container
+}
+
+fn unique_id() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("wt{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn busybox_root(root: &Path) {
+    for dir in ["bin", "etc", "tmp", "dev", "proc", "sys", "root"] {
+        fs::create_dir_all(root.join(dir)).expect("directory");
+    }
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("permissions");
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("static busybox is installed");
+    let list = Command::new("/bin/busybox").arg("--list").output().expect("busybox lists its applets");
+    for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|a| *a != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).expect("link");
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:100::/tmp:/bin/sh\n")
+        .expect("passwd");
+    fs::write(root.join("etc/group"), "root:x:0:\nusers:x:100:\nstaff:x:50:web\n").expect("group");
+}
+
+impl Container {
+    pub(crate) fn spawn_shim(&self) {
+        let out = self.run_dir.shim_command(Path::new(SHIM)).output().expect("the shim is built");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        let stream = self.run_dir.connect().expect("the shim answers");
+        stream.set_read_timeout(Some(PATIENCE)).expect("time-out");
+        Connection { stream, buffer: Vec::new() }
+    }
+
+    pub(crate) fn ask(&self, request: &Request) -> Reply {
+        self.connect().ask(request)
+    }
+
+    pub(crate) fn start(&self) -> Reply {
+        self.ask(&Request::Start { console_size: None })
+    }
+
+    pub(crate) fn attach(&self, stdin: bool) -> Connection {
+        let mut connection = self.connect();
+        let reply = connection.ask(&Request::Attach { stdin, stdout: true, stderr: true });
+        assert_eq!(reply, Reply::Done);
+        connection
+    }
+
+    pub(crate) fn subscribe(&self) -> Connection {
+        let mut connection = self.connect();
+        assert_eq!(connection.ask(&Request::Subscribe), Reply::Done);
+        connection
+    }
+
+    /// Starts and waits for the end.
+    pub(crate) fn run(&self) -> ExitRecord {
+        let mut events = self.subscribe();
+        self.start();
+        events.wait_exit()
+    }
+
+    /// Runs to the end; stdout and stderr as an attached client sees them.
+    pub(crate) fn run_attached(&self) -> (String, String, ExitRecord) {
+        let attached = self.attach(false);
+        let record = self.run();
+        let (out, err) = attached.read_frames();
+        (out, err, record)
+    }
+
+    pub(crate) fn exec(&self, exec: &ExecProcess, streams: [bool; 3]) -> (Connection, Reply) {
+        self.exec_as(&unique_id(), exec, streams, false)
+    }
+
+    pub(crate) fn exec_as(
+        &self,
+        id: &str,
+        exec: &ExecProcess,
+        streams: [bool; 3],
+        detach: bool,
+    ) -> (Connection, Reply) {
+        let process = exec_process(&self.bundle, exec).expect("process document");
+        let [stdin, stdout, stderr] = streams;
+        let request = ExecRequest {
+            id: id.into(),
+            process,
+            stdin,
+            stdout,
+            stderr,
+            detach,
+            tty: exec.tty,
+            console_size: exec.console_size,
+        };
+        let mut connection = self.connect();
+        let reply = connection.ask(&Request::Exec(request));
+        (connection, reply)
+    }
+
+    pub(crate) fn shim_pid(&self) -> i32 {
+        let stream = self.run_dir.connect().expect("the shim answers");
+        nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials).expect("credentials").pid()
+    }
+
+    pub(crate) fn wait_record(&self) -> ExitRecord {
+        until(|| self.run_dir.read_exit().expect("readable"))
+    }
+
+    pub(crate) fn wait_exec_end(&self, id: &str) -> ExecRecord {
+        until(|| self.run_dir.read_exec(id).expect("readable").filter(|r| !r.running))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn logged(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().map(|l| serde_json::from_str(l).expect("a log line is a document")).collect()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let Ok(stream) = self.run_dir.connect() else {
+            let _ = cgroup::remove(&self.cgroup_path, Duration::from_secs(2));
+            return;
+        };
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let mut connection = Connection { stream, buffer: Vec::new() };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while connection.try_ask(&Request::Bye) != Some(Reply::Done) && Instant::now() < deadline {
+            connection.try_ask(&Request::KillAll);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = cgroup::remove(&self.cgroup_path, Duration::from_secs(2));
+    }
+}
+
+/// One connection to a shim.
+pub(crate) struct Connection {
+    pub(crate) stream: UnixStream,
+    pub(crate) buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn ask(&mut self, request: &Request) -> Reply {
+        self.try_ask(request).expect("the shim answers in time")
+    }
+
+    fn try_ask(&mut self, request: &Request) -> Option<Reply> {
+        self.stream.write_all(&protocol::encode_line(request).ok()?).ok()?;
+        self.line()
+    }
+
+    fn line<T: serde::de::DeserializeOwned>(&mut self) -> Option<T> {
+        loop {
+            if let Some(document) = protocol::take_line(&mut self.buffer).expect("a document of ours") {
+                return Some(document);
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) | Err(_) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&bytes[..n]),
+            }
+        }
+    }
+
+    pub(crate) fn event(&mut self) -> Event {
+        self.line().expect("an event in time")
+    }
+
+    pub(crate) fn wait_exit(&mut self) -> ExitRecord {
+        loop {
+            if let Event::Exited(record) = self.event() {
+                return record;
+            }
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the shim reads");
+    }
+
+    pub(crate) fn end_input(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("half-close");
+    }
+
+    /// Everything to the end, as it is.
+    pub(crate) fn read_raw(mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.buffer);
+        self.stream.read_to_end(&mut bytes).expect("the stream ends in time");
+        bytes
+    }
+
+    /// Everything to the end, unframed: stdout and stderr.
+    pub(crate) fn read_frames(self) -> (String, String) {
+        let bytes = self.read_raw();
+        let mut texts = [Vec::new(), Vec::new()];
+        let mut rest = bytes.as_slice();
+        while let Some((header, after)) = rest.split_first_chunk::<8>() {
+            let (stream, len) = protocol::parse_frame_header(*header).expect("a frame");
+            let (payload, after) = after.split_at(len as usize);
+            texts[usize::from(stream) - 1].extend_from_slice(payload);
+            rest = after;
+        }
+        assert!(rest.is_empty(), "a torn frame");
+        let [out, err] = texts.map(|t| String::from_utf8_lossy(&t).into_owned());
+        (out, err)
+    }
+
+    /// Reads a raw stream until `text` has come by.
+    pub(crate) fn read_until(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while !String::from_utf8_lossy(&self.buffer).contains(text) {
+            assert!(Instant::now() < deadline, "{text:?} never came: {:?}", String::from_utf8_lossy(&self.buffer));
+            let mut bytes = [0; 4096];
+            let n = self.stream.read(&mut bytes).expect("output in time");
+            assert!(n > 0, "the stream ended before {text:?}: {:?}", String::from_utf8_lossy(&self.buffer));
+            self.buffer.extend_from_slice(&bytes[..n]);
+        }
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+}
+
+/// Asks until there is an answer.
+pub(crate) fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "nothing in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,8 @@
+//! The shim with the real runc, as the agent drives it. Needs root, runc and a static busybox.
+
+mod exec;
+mod harness;
+mod life;
+mod log;
+mod streams;
+mod walls;
