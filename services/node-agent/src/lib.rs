@@ -1,4 +1,6 @@
 //! tmp
 pub mod config;
+mod discard;
 mod keeper;
+mod layers;
 mod reconcile;

@@ -1,0 +1,422 @@
+//! Hostile and honest archives against the real unpacker, in a directory with a canary beside it.
+//! Needs root, as the agent does.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    path::PathBuf,
+};
+
+use model::LayerEncoding;
+use tar::{EntryType, Header};
+
+use super::*;
+
+const LIMITS: Limits =
+    Limits { packed_bytes: 64 << 20, unpacked_bytes: 64 << 20, entries: 10_000, ratio: 20, ratio_free_bytes: 1 << 20 };
+
+/// Builds an archive byte by byte, with no idea of what is proper.
+#[derive(Default)]
+struct Tar(Vec<u8>);
+
+impl Tar {
+    fn raw(mut self, kind: EntryType, path: &[u8], link: &[u8], mode: u32, body: &[u8], size: u64) -> Self {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000_000);
+        header.set_size(size);
+        let bytes = header.as_mut_bytes();
+        bytes[..path.len().min(100)].copy_from_slice(&path[..path.len().min(100)]);
+        bytes[157..157 + link.len().min(100)].copy_from_slice(&link[..link.len().min(100)]);
+        header.set_cksum();
+        self.0.extend_from_slice(header.as_bytes());
+        self.0.extend_from_slice(body);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    fn file(self, path: &str, body: &str) -> Self {
+        self.raw(EntryType::Regular, path.as_bytes(), b"", 0o644, body.as_bytes(), body.len() as u64)
+    }
+
+    fn dir(self, path: &str, mode: u32) -> Self {
+        self.raw(EntryType::Directory, path.as_bytes(), b"", mode, b"", 0)
+    }
+
+    fn symlink(self, path: &str, to: &str) -> Self {
+        self.raw(EntryType::Symlink, path.as_bytes(), to.as_bytes(), 0o777, b"", 0)
+    }
+
+    fn hardlink(self, path: &str, to: &str) -> Self {
+        self.raw(EntryType::Link, path.as_bytes(), to.as_bytes(), 0o644, b"", 0)
+    }
+
+    fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        let mut body = Vec::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            let mut length = rest + 1;
+            while length != rest + length.to_string().len() {
+                length = rest + length.to_string().len();
+            }
+            body.extend_from_slice(format!("{length} {key}=").as_bytes());
+            body.extend_from_slice(value);
+            body.push(b'\n');
+        }
+        let size = body.len() as u64;
+        self.raw(EntryType::XHeader, b"PaxHeader", b"", 0o644, &body, size)
+    }
+
+    fn done(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
+    }
+}
+
+fn sha256(bytes: &[u8]) -> Digest {
+    Digest::sha256(chassis::ids::sha256(bytes))
+}
+
+struct Ground {
+    dir: tempfile::TempDir,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::create_dir_all(dir.path().join("stage/fs")).expect("create");
+        fs::write(dir.path().join("canary"), "untouched").expect("write");
+        fs::set_permissions(dir.path().join("canary"), fs::Permissions::from_mode(0o600)).expect("mode");
+        Self { dir }
+    }
+
+    fn fs(&self) -> PathBuf {
+        self.dir.path().join("stage/fs")
+    }
+
+    fn outside_is_untouched(&self) {
+        let canary = self.dir.path().join("canary");
+        assert_eq!(fs::read_to_string(&canary).expect("canary"), "untouched");
+        let meta = fs::metadata(&canary).expect("canary");
+        assert_eq!((meta.mode() & 0o7777, meta.nlink()), (0o600, 1));
+        let mut names: Vec<_> = fs::read_dir(self.dir.path()).expect("read").flatten().map(|e| e.file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["canary", "stage"]);
+        let stage: Vec<_> = fs::read_dir(self.dir.path().join("stage")).expect("read").flatten().collect();
+        assert!(stage.iter().all(|e| e.file_name() == "fs" || e.file_name() == "junk"));
+    }
+
+    fn blob(&self, blob: &[u8], tar: &[u8], encoding: LayerEncoding, limits: Limits) -> Result<(), UnpackError> {
+        let layer = LayerDescriptor {
+            digest: sha256(blob),
+            diff_id: sha256(tar),
+            size_bytes: blob.len() as u64,
+            encoding,
+        };
+        unpack(Source { blob, layer: &layer, limits }, &self.dir.path().join("stage"))
+    }
+
+    fn tar(&self, tar: &[u8]) -> Result<(), UnpackError> {
+        self.blob(tar, tar, LayerEncoding::Tar, LIMITS)
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(bytes).expect("compresses");
+    out.finish().expect("compresses")
+}
+
+fn refused(tar: Tar) -> String {
+    let ground = Ground::new();
+    let error = ground.tar(&tar.done()).expect_err("was taken");
+    ground.outside_is_untouched();
+    assert!(matches!(error, UnpackError::Refused(..)), "{error}");
+    error.to_string()
+}
+
+fn taken(tar: Tar) -> Ground {
+    let ground = Ground::new();
+    ground.tar(&tar.done()).expect("is honest");
+    ground.outside_is_untouched();
+    ground
+}
+
+#[test]
+fn an_honest_layer_keeps_modes_owners_times_links_and_attributes() {
+    let ground = taken(
+        Tar::default()
+            .dir("./", 0o755)
+            .dir("bin/", 0o755)
+            .raw(EntryType::Regular, b"bin/su", b"", 0o4755, b"x", 1)
+            .hardlink("bin/sudo", "bin/su")
+            .symlink("sbin", "/bin")
+            .pax(&[("uid", b"100000"), ("mtime", b"1.5"), ("SCHILY.xattr.user.note", b"hi"), ("SCHILY.xattr.security.selinux", b"l")])
+            .file("sbin/owned", "o")
+            .pax(&[("path", "long/".repeat(60).as_bytes())])
+            .dir("x", 0o700)
+            .raw(EntryType::Fifo, b"pipe", b"", 0o622, b"", 0),
+    );
+    let meta = |path: &str| fs::symlink_metadata(ground.fs().join(path)).expect("is there");
+    assert_eq!((meta("bin/su").mode() & 0o7777, meta("bin/su").nlink()), (0o4755, 2));
+    assert_eq!(fs::read_link(ground.fs().join("sbin")).expect("link"), PathBuf::from("/bin"));
+    let owned = meta("bin/owned");
+    assert_eq!((owned.uid(), owned.mtime(), owned.mtime_nsec()), (100_000, 1, 500_000_000));
+    assert_eq!(meta("bin").mtime(), 1_000_000_000);
+    assert!(meta(&"long/".repeat(60)).is_dir());
+    assert!(meta("pipe").file_type().is_fifo());
+    let mut value = [0_u8; 8];
+    let n = rustix::fs::getxattr(ground.fs().join("bin/owned"), "user.note", &mut value).expect("attribute");
+    assert_eq!(&value[..n], b"hi");
+}
+
+#[test]
+fn names_that_climb_are_refused() {
+    for path in ["../canary", "a/../../canary", "/../canary", "a/..", "..", "./../x"] {
+        assert!(refused(Tar::default().file(path, "x")).contains("outside of its root"), "{path}");
+        refused(Tar::default().dir(path, 0o777));
+        refused(Tar::default().symlink(path, "x"));
+    }
+    refused(Tar::default().pax(&[("path", b"../canary")]).file("innocent", "x"));
+    refused(Tar::default().raw(EntryType::GNULongName, b"././@LongLink", b"", 0, b"../../canary\0", 13).file("a", "x"));
+}
+
+#[test]
+fn an_absolute_name_lands_inside() {
+    let ground = taken(Tar::default().file("/etc/passwd", "root"));
+    assert_eq!(fs::read_to_string(ground.fs().join("etc/passwd")).expect("inside"), "root");
+}
+
+#[test]
+fn writing_through_a_link_stays_inside() {
+    let up = "../".repeat(20);
+    for target in ["/".to_owned(), up.clone(), format!("{up}tmp"), "/proc/self/cwd".into(), "/proc/self/root".into()] {
+        let ground = Ground::new();
+        let tar = Tar::default().symlink("out", &target).file("out/planted", "x").dir("out/planted-dir", 0o777).done();
+        // Either refused (a link to nowhere) or made inside; never outside.
+        let _ = ground.tar(&tar);
+        ground.outside_is_untouched();
+        assert!(!PathBuf::from("/planted").exists() && !PathBuf::from("/tmp/planted").exists());
+    }
+}
+
+#[test]
+fn a_file_over_a_link_replaces_the_link() {
+    let ground = Ground::new();
+    let canary = ground.dir.path().join("canary");
+    let tar = Tar::default().symlink("a", canary.to_str().expect("text")).file("a", "mine").done();
+    ground.tar(&tar).expect("is fine");
+    ground.outside_is_untouched();
+    assert_eq!(fs::read_to_string(ground.fs().join("a")).expect("a file now"), "mine");
+}
+
+#[test]
+fn a_directory_swapped_for_a_link_and_back_leads_nowhere() {
+    let ground = Ground::new();
+    let outside = ground.dir.path().to_str().expect("text").to_owned();
+    let tar = Tar::default()
+        .dir("d", 0o755)
+        .file("d/one", "1")
+        .symlink("d", &outside)
+        .file("d/canary", "owned")
+        .dir("d", 0o777)
+        .file("d/two", "2")
+        .done();
+    // The path of the link is looked up inside the root, where it does not exist.
+    let _ = ground.tar(&tar);
+    ground.outside_is_untouched();
+}
+
+#[test]
+fn a_mode_is_never_set_through_a_link() {
+    let ground = Ground::new();
+    let canary = ground.dir.path().join("canary");
+    let tar = Tar::default().symlink("l", canary.to_str().expect("text")).dir("l", 0o777).done();
+    ground.tar(&tar).expect("the link is replaced");
+    ground.outside_is_untouched();
+    assert!(ground.fs().join("l").is_dir());
+}
+
+#[test]
+fn hard_links_reach_nothing_outside() {
+    let ground = Ground::new();
+    let canary = ground.dir.path().join("canary").to_str().expect("text").to_owned();
+    for link in ["../../canary", &canary, "/etc/passwd", "nowhere", "", "/"] {
+        refused(Tar::default().hardlink("h", link));
+    }
+    refused(Tar::default().symlink("s", "/etc").hardlink("h", "s/passwd"));
+    refused(Tar::default().dir("d", 0o755).hardlink("h", "d"));
+    // To a link itself, not through it.
+    let ground = taken(Tar::default().symlink("s", &canary).hardlink("h", "s"));
+    assert!(fs::symlink_metadata(ground.fs().join("h")).expect("is there").is_symlink());
+}
+
+#[test]
+fn whiteouts_become_overlays_own_and_cannot_climb() {
+    let ground = taken(Tar::default().file("d/.wh.gone", "").file("e/.wh..wh..opq", "").file("e/.wh..wh.plnk", "").file("e/kept", ""));
+    let gone = fs::symlink_metadata(ground.fs().join("d/gone")).expect("whiteout");
+    assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+    let mut value = [0_u8; 4];
+    let n = rustix::fs::getxattr(ground.fs().join("e"), "trusted.overlay.opaque", &mut value).expect("attribute");
+    assert_eq!(&value[..n], b"y");
+    assert!(!ground.fs().join("e/.wh..wh.plnk").exists());
+    for name in [".wh.", ".wh..", ".wh...", "d/.wh..."] {
+        refused(Tar::default().file(name, ""));
+    }
+}
+
+#[test]
+fn device_nodes_are_refused_by_name() {
+    for kind in [EntryType::Char, EntryType::Block] {
+        let told = refused(Tar::default().raw(kind, b"dev/sda", b"", 0o666, b"", 0));
+        assert!(told.contains("contains a device node: dev/sda"), "{told}");
+    }
+}
+
+#[test]
+fn overlay_attributes_are_refused() {
+    for name in ["trusted.overlay.redirect", "trusted.overlay.opaque", "user.overlay.metacopy"] {
+        let record = format!("SCHILY.xattr.{name}");
+        assert!(refused(Tar::default().pax(&[(&record, b"/x")]).file("a", "x")).contains(name));
+        refused(Tar::default().pax(&[(&record, b"/x")]).dir("a", 0o755));
+        refused(Tar::default().pax(&[(&record, b"/x")]).symlink("a", "x"));
+    }
+}
+
+#[test]
+fn headers_that_lie_are_refused() {
+    // A second archive hidden in a body that only one reader sees.
+    let hidden = Tar::default().file("hidden", "x").done();
+    let outer = Tar::default().pax(&[("size", b"0")]).raw(EntryType::Regular, b"outer", b"", 0o644, &hidden, hidden.len() as u64);
+    assert!(refused(outer).contains("different sizes"));
+    let mut broken = Tar::default().file("a", "x").done();
+    broken[0] = b'b';
+    assert!(Ground::new().tar(&broken).is_err());
+    for records in [&b"9999 path=x\n"[..], b"6 a=\n", b"-1 path=x\n", b"11 path=abcd", b" path=x\n", b"2 \n"] {
+        let tar = Tar::default().raw(EntryType::XHeader, b"p", b"", 0, records, records.len() as u64).file("a", "");
+        refused(tar);
+    }
+    refused(Tar::default().raw(EntryType::GNULongName, b"l", b"", 0, b"", 1 << 40));
+    refused(Tar::default().raw(EntryType::Directory, b"d", b"", 0o755, b"", 512));
+    refused(Tar::default().raw(EntryType::GNUSparse, b"s", b"", 0o644, b"", 0));
+    refused(Tar::default().pax(&[("uid", b"4294967295")]).file("a", ""));
+    refused(Tar::default().raw(EntryType::Regular, b"short", b"", 0o644, b"x", 1 << 30));
+}
+
+#[test]
+fn endless_and_deep_things_are_refused() {
+    let deep = "d/".repeat(300);
+    assert!(refused(Tar::default().pax(&[("path", deep.as_bytes())]).dir("x", 0o755)).contains("more than 256"));
+    refused(Tar::default().pax(&[("path", &[b'a'; 5000])]).file("x", ""));
+    refused(Tar::default().pax(&[("path", &[b'a'; 300])]).file("x", ""));
+    let many = (0..50).fold(Tar::default(), |tar, n| tar.file(&n.to_string(), "")).done();
+    let ground = Ground::new();
+    let limits = Limits { entries: 49, ..LIMITS };
+    let error = ground.blob(&many, &many, LayerEncoding::Tar, limits).expect_err("too many");
+    assert!(error.to_string().contains("more than 49 entries"));
+    let loops = Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", "");
+    refused(loops);
+}
+
+#[test]
+fn bombs_stop_early_and_say_which_bound() {
+    let zeroes = "\0".repeat(8 << 20);
+    let tar = Tar::default().file("zeroes", &zeroes).done();
+    for (packed, encoding) in
+        [(gzip(&tar), LayerEncoding::Gzip), (zstd::encode_all(tar.as_slice(), 3).expect("packs"), LayerEncoding::Zstd)]
+    {
+        let error = Ground::new().blob(&packed, &tar, encoding, LIMITS).expect_err("a bomb");
+        assert!(error.to_string().contains("more than 20 times"), "{error}");
+        let small = Limits { unpacked_bytes: 4096, ..LIMITS };
+        let error = Ground::new().blob(&packed, &tar, encoding, small).expect_err("too large");
+        assert!(error.to_string().contains("more than 4096 bytes"), "{error}");
+        let roomy = Limits { ratio: 1_000_000, ..LIMITS };
+        Ground::new().blob(&packed, &tar, encoding, roomy).expect("within bounds");
+    }
+}
+
+#[test]
+fn several_gzip_members_are_one_layer_and_trailing_or_missing_bytes_none() {
+    let tar = Tar::default().file("a", "x").done();
+    let (first, second) = tar.split_at(700);
+    let members = [gzip(first), gzip(second)].concat();
+    Ground::new().blob(&members, &tar, LayerEncoding::Gzip, LIMITS).expect("two members");
+    let junk = [members.as_slice(), b"junk"].concat();
+    assert!(Ground::new().blob(&junk, &tar, LayerEncoding::Gzip, LIMITS).is_err());
+    let cut = &members[..members.len() - 5];
+    assert!(Ground::new().blob(cut, &tar, LayerEncoding::Gzip, LIMITS).is_err());
+    let zstd = zstd::encode_all(tar.as_slice(), 1).expect("packs");
+    assert!(Ground::new().blob(&zstd[..zstd.len() - 3], &tar, LayerEncoding::Zstd, LIMITS).is_err());
+}
+
+#[test]
+fn content_that_does_not_match_its_digests_is_refused() {
+    let tar = Tar::default().file("a", "x").done();
+    let layer = LayerDescriptor {
+        digest: sha256(&tar),
+        diff_id: sha256(b"another"),
+        size_bytes: tar.len() as u64,
+        encoding: LayerEncoding::Tar,
+    };
+    let stage = |g: &Ground| g.dir.path().join("stage");
+    let try_with = |layer: &LayerDescriptor| {
+        let ground = Ground::new();
+        let outcome = unpack(Source { blob: tar.as_slice(), layer, limits: LIMITS }, &stage(&ground));
+        outcome.expect_err("refused").to_string()
+    };
+    assert!(try_with(&layer).contains("unpacks to"));
+    assert!(try_with(&LayerDescriptor { digest: sha256(b"b"), diff_id: sha256(&tar), ..layer.clone() }).contains("digest"));
+    assert!(try_with(&LayerDescriptor { size_bytes: 1, diff_id: sha256(&tar), ..layer }).contains("long"));
+}
+
+#[test]
+fn a_full_disk_is_the_hosts_error_not_the_layers() {
+    let ground = Ground::new();
+    let fs = ground.fs();
+    let mounted = nix::mount::mount(Some("tmpfs"), &fs, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"));
+    mounted.expect("mounts");
+    let body = "x".repeat(1 << 20);
+    let outcome = ground.tar(&Tar::default().file("big", &body).done());
+    nix::mount::umount(&fs).expect("unmounts");
+    let error = outcome.expect_err("does not fit");
+    assert!(matches!(error, UnpackError::Failed(..)), "{error}");
+    assert!(error.to_string().contains("No space left on device"), "{error}");
+}
+
+mod any_archive {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Names from a tiny alphabet, so that entries meet each other.
+    fn name() -> impl Strategy<Value = String> {
+        let part = prop_oneof![Just("a"), Just("b"), Just(".."), Just("."), Just(""), Just(".wh.a"), Just(".wh..wh..opq")];
+        proptest::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"))
+    }
+
+    fn target() -> impl Strategy<Value = String> {
+        prop_oneof![name(), Just("/".into()), Just("../../../..".into()), Just("/proc/self/fd/3".into()), Just("../../canary".into())]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn touches_nothing_outside(entries in proptest::collection::vec((0_u8..6, name(), target()), 1..12)) {
+            let tar = entries.iter().fold(Tar::default(), |tar, (kind, name, target)| match kind {
+                0 => tar.dir(name, 0o777),
+                1 => tar.symlink(name, target),
+                2 => tar.hardlink(name, target),
+                3 => tar.pax(&[("path", target.as_bytes())]).file(name, "x"),
+                4 => tar.raw(EntryType::Fifo, name.as_bytes(), b"", 0o666, b"", 0),
+                _ => tar.file(name, "body"),
+            });
+            let ground = Ground::new();
+            let _ = ground.tar(&tar.done());
+            ground.outside_is_untouched();
+        }
+    }
+}
