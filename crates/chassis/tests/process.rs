@@ -3,7 +3,7 @@
 //! set it is the service.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     process::{Child, Command, ExitCode, Stdio},
     time::Duration,

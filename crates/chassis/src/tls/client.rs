@@ -73,6 +73,8 @@ pub fn client(tls: &ClientTls, expected: ExpectedPeer) -> anyhow::Result<reqwest
 
 /// What every internal client has in common.
 pub(crate) fn base_client() -> reqwest::ClientBuilder {
+    // reqwest looks for a default provider even where no TLS is spoken.
+    super::install_provider();
     reqwest::Client::builder()
         .no_proxy()
         .http1_only()

@@ -92,6 +92,7 @@ impl Drop for Running {
 }
 
 pub(crate) async fn start(service: &'static str, router: Router, tls: Option<ServerTls>) -> Running {
+    chassis::tls::install_provider();
     let mut server = Server::tcp(SocketAddr::from(([127, 0, 0, 1], 0)), router).with_ops();
     server.tls = tls;
     let ctx = chassis::Ctx::new(service, &Common::default());
