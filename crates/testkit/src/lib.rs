@@ -4,6 +4,8 @@
 mod daemon;
 mod postgres;
 mod redis;
+mod seed;
 
 pub use postgres::{Database, Postgres};
 pub use redis::Redis;
+pub use seed::{Seed, SeededProject, room_for};

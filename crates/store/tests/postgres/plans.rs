@@ -1,0 +1,180 @@
+//! Snapshots, plans applied by compare-and-swap, and what hosts are told of it.
+
+use std::collections::BTreeMap;
+
+use model::{ContainerSpec, Desired, HostId, MemoryBytes, Resources};
+use planner::plan;
+use sqlx::Row as _;
+use store::{Applied, Store};
+use testkit::{Database, Seed, room_for};
+
+use crate::{fresh, scheduler};
+
+fn needs_a_gib() -> ContainerSpec {
+    let resources = Resources { memory_bytes: Some(MemoryBytes(1 << 30)), ..Resources::default() };
+    ContainerSpec { resources, ..ContainerSpec::default() }
+}
+
+/// Plans and applies until there is nothing to apply.
+async fn settle(store: &Store) -> (u32, u32) {
+    let (mut applied, mut stale) = (0, 0);
+    loop {
+        let Some(snapshot) = store.plan_snapshot(&[]).await.expect("snapshot") else { return (applied, stale) };
+        let plan = plan(&snapshot);
+        if plan.steps.is_empty() {
+            return (applied, stale);
+        }
+        match store.apply_plan(&plan).await.expect("apply") {
+            Applied::Stale => stale += 1,
+            Applied::Done { .. } => applied += 1,
+        }
+    }
+}
+
+async fn per_host(seed: &Seed) -> BTreeMap<String, i64> {
+    sqlx::query("SELECT h.name, count(*) FROM containers c JOIN hosts h ON h.id = c.host_id GROUP BY 1")
+        .fetch_all(seed.pool())
+        .await
+        .expect("rows")
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn schedulers_that_plan_at_once_never_promise_a_host_twice() {
+    let (database, seed) = fresh("plan_race").await;
+    let project = seed.project().await.expect("project");
+    for (name, room) in [("a", 5), ("b", 4), ("c", 2)] {
+        seed.host(name, room_for(room)).await.expect("host");
+    }
+    let race = |database: Database| async move { settle(&scheduler(&database)).await };
+    // Containers keep coming while four schedulers, each with its own connections, plan.
+    let racing: Vec<_> = (0..4).map(|_| tokio::spawn(race(database.clone()))).collect();
+    for _ in 0..30 {
+        seed.container(&project, &needs_a_gib()).await.expect("container");
+    }
+    let more: Vec<_> = (0..4).map(|_| tokio::spawn(race(database.clone()))).collect();
+    let mut rounds = (0, 0);
+    for racer in racing.into_iter().chain(more) {
+        let (applied, stale) = racer.await.expect("no panic");
+        rounds = (rounds.0 + applied, rounds.1 + stale);
+    }
+    let placed = per_host(&seed).await;
+    let expected = BTreeMap::from([("a".to_owned(), 5), ("b".to_owned(), 4), ("c".to_owned(), 2)]);
+    assert_eq!(placed, expected, "after {rounds:?} applied and stale plans");
+    let epoch: i64 = sqlx::query_scalar("SELECT n FROM plan_epoch").fetch_one(seed.pool()).await.expect("epoch");
+    assert_eq!(epoch, i64::from(rounds.0), "one epoch per applied plan");
+}
+
+#[tokio::test]
+async fn a_plan_on_an_old_epoch_changes_nothing() {
+    let (database, seed) = fresh("plan_stale").await;
+    let project = seed.project().await.expect("project");
+    seed.host("a", room_for(5)).await.expect("host");
+    seed.container(&project, &needs_a_gib()).await.expect("container");
+    let store = scheduler(&database);
+    let snapshot = store.plan_snapshot(&[]).await.expect("snapshot").expect("something to place");
+    let plan = plan(&snapshot);
+    sqlx::query("UPDATE plan_epoch SET n = n + 1").execute(seed.pool()).await.expect("another scheduler's plan");
+    assert_eq!(store.apply_plan(&plan).await.expect("apply"), Applied::Stale);
+    assert!(per_host(&seed).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_container_removed_while_it_was_planned_is_not_placed() {
+    let (database, seed) = fresh("plan_removed").await;
+    let project = seed.project().await.expect("project");
+    seed.host("a", room_for(5)).await.expect("host");
+    let gone = seed.container(&project, &needs_a_gib()).await.expect("container");
+    let kept = seed.container(&project, &needs_a_gib()).await.expect("container");
+    let store = scheduler(&database);
+    let plan = plan(&store.plan_snapshot(&[]).await.expect("snapshot").expect("two to place"));
+    sqlx::query("UPDATE containers SET desired_state = 'removed' WHERE id = $1")
+        .bind(gone.as_str())
+        .execute(seed.pool())
+        .await
+        .expect("remove");
+    let Applied::Done { placed, .. } = store.apply_plan(&plan).await.expect("apply") else { panic!("stale") };
+    assert_eq!(placed.keys().collect::<Vec<_>>(), [&kept]);
+    assert_eq!(store.placements(&[gone, kept.clone()]).await.expect("placements").keys().collect::<Vec<_>>(), [&kept]);
+}
+
+#[tokio::test]
+async fn a_silent_host_gets_nothing_new() {
+    let (database, seed) = fresh("plan_silent").await;
+    let project = seed.project().await.expect("project");
+    seed.host("a", room_for(5)).await.expect("host");
+    seed.container(&project, &needs_a_gib()).await.expect("container");
+    sqlx::query("UPDATE hosts SET last_seen_at = now() - interval '13 seconds'")
+        .execute(seed.pool())
+        .await
+        .expect("late");
+    let plan = plan(&scheduler(&database).plan_snapshot(&[]).await.expect("snapshot").expect("one"));
+    assert_eq!(plan.unplaced[0].1.to_string(), "no suitable host (1 host is down)");
+}
+
+/// Places everything; returns the hosts whose plan changed.
+async fn place_all(store: &Store) -> Vec<HostId> {
+    let plan = plan(&store.plan_snapshot(&[]).await.expect("snapshot").expect("something to place"));
+    match store.apply_plan(&plan).await.expect("apply") {
+        Applied::Done { changed, .. } => changed.into_iter().collect(),
+        Applied::Stale => panic!("nobody else plans here"),
+    }
+}
+
+#[tokio::test]
+async fn hosts_on_a_network_learn_of_each_other_as_they_come_and_go() {
+    let (database, seed) = fresh("plan_peers").await;
+    let project = seed.project().await.expect("project");
+    let store = scheduler(&database);
+    let a = seed.host("a", room_for(1)).await.expect("host");
+    let first = seed.container(&project, &needs_a_gib()).await.expect("container");
+    assert_eq!(place_all(&store).await, [a]);
+    let full = store.host_changes(a, None).await.expect("plan").expect("everything");
+    assert!(full.full && full.networks[0].peers.is_empty() && full.containers.len() == 1);
+    assert_eq!(full.containers[0].endpoint.as_ref().map(|e| &e.network), Some(&project.network));
+
+    let b = seed.host("b", room_for(1)).await.expect("host");
+    let second = seed.container(&project, &needs_a_gib()).await.expect("container");
+    assert_eq!(place_all(&store).await, [a, b], "both are to be woken");
+    let delta = store.host_changes(a, Some(full.generation)).await.expect("plan").expect("news");
+    assert!(!delta.full && delta.containers.is_empty(), "only the network changed for a: {delta:?}");
+    assert_eq!(delta.networks[0].peers.len(), 1);
+    assert_eq!(store.host_changes(a, Some(delta.generation)).await.expect("plan").map(|d| d.generation), None);
+    let of_b = store.host_changes(b, None).await.expect("plan").expect("everything");
+    assert_eq!((of_b.containers[0].id.clone(), of_b.networks[0].peers.len()), (second.clone(), 1));
+
+    // b's container goes; a forgets b. a still has one, so b's side is told nothing it does not need.
+    sqlx::query("DELETE FROM endpoints WHERE container_id = $1")
+        .bind(second.as_str())
+        .execute(seed.pool())
+        .await
+        .expect("gone");
+    let touched = store.prune_network_hosts().await.expect("prune");
+    assert_eq!(touched.into_iter().collect::<Vec<_>>(), [a]);
+    let delta = store.host_changes(a, Some(delta.generation)).await.expect("plan").expect("news");
+    assert!(delta.networks[0].peers.is_empty());
+    assert!(store.prune_network_hosts().await.expect("prune").is_empty(), "once");
+    assert_eq!(full.containers[0].id, first);
+}
+
+#[tokio::test]
+async fn a_delta_carries_what_changed_and_only_that() {
+    let (database, seed) = fresh("plan_delta").await;
+    let project = seed.project().await.expect("project");
+    let store = scheduler(&database);
+    let host = seed.host("a", room_for(5)).await.expect("host");
+    let shown = BTreeMap::from([("Hostname".to_owned(), serde_json::json!("x"))]);
+    let one = seed.container(&project, &ContainerSpec { shown, ..needs_a_gib() }).await.expect("container");
+    let two = seed.container(&project, &needs_a_gib()).await.expect("container");
+    place_all(&store).await;
+    let full = store.host_changes(host, None).await.expect("plan").expect("everything");
+    assert_eq!(full.containers.len(), 2);
+    assert!(full.containers.iter().all(|c| c.spec.shown.is_empty()), "hosts need not know what clients wrote");
+    seed.want_running(&one).await.expect("start");
+    let delta = store.host_changes(host, Some(full.generation)).await.expect("plan").expect("news");
+    let changed: Vec<_> = delta.containers.iter().map(|c| (&c.id, &c.desired)).collect();
+    assert_eq!(changed, [(&one, &Desired::Running { run: 1 })]);
+    assert_ne!(one, two);
+}
