@@ -25,7 +25,6 @@ struct Config {
     greeting: String,
 }
 
-#[expect(clippy::unused_async, reason = "a build is async")]
 async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let cancel = ctx.cancel();
     ctx.spawn("background", async move { cancel.cancelled().await });

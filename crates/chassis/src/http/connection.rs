@@ -1,5 +1,5 @@
-//! One connection: handshake, who it is, requests until it ends. Client half-close is not an end:
-//! a Docker client that is done with stdin still waits for output.
+//! One connection: handshake, who it is, requests until it ends. When the client goes away, what it
+//! asked for is dropped; an upgraded stream belongs to its handler and closes one side at a time.
 
 use std::{pin::pin, sync::Arc};
 

@@ -6,10 +6,12 @@ use std::{
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use serde::Deserialize;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// `127.0.0.1:2375`, or `unix:/run/wharfage/netd.sock`.
@@ -82,6 +84,7 @@ impl Socket {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
                 Ok(Stream::Tcp(stream, address))
             }
             Self::Unix(listener) => {
@@ -91,6 +94,12 @@ impl Socket {
             }
         }
     }
+}
+
+/// A peer whose machine is gone is noticed within a minute, even on an idle stream.
+fn keepalive() -> TcpKeepalive {
+    let (idle, interval) = (Duration::from_secs(30), Duration::from_secs(10));
+    TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3)
 }
 
 fn bind_unix(path: &Path) -> anyhow::Result<Socket> {

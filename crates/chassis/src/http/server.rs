@@ -29,8 +29,10 @@ pub struct Server {
     pub router: Router,
     /// Its limits.
     pub limits: HttpLimits,
-    /// Whether a client that closed its sending side still gets its answer. The price: while a
-    /// handler works, a client that is gone altogether is noticed only when the answer is written.
+    /// Whether a client that closed its sending side while a handler works still gets its answer.
+    /// Upgraded streams close one side at a time in any case. The price of `true`: a client that is
+    /// gone altogether is noticed only when something is written to it, so a handler that waits or an
+    /// idle stream goes on; with `false` it is dropped at once, as dockerd does.
     pub half_close: bool,
     ops: bool,
 }
@@ -39,7 +41,7 @@ impl Server {
     /// A server on a listener.
     #[must_use]
     pub fn new(listen: Listen, router: Router) -> Self {
-        Self { listen, tls: None, router, limits: HttpLimits::default(), half_close: true, ops: false }
+        Self { listen, tls: None, router, limits: HttpLimits::default(), half_close: false, ops: false }
     }
 
     /// A server on a TCP address.
@@ -70,6 +72,12 @@ impl Server {
     #[must_use]
     pub fn with_limits(self, limits: HttpLimits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Answers clients that closed their sending side; see [`Server::half_close`].
+    #[must_use]
+    pub fn with_half_close(self) -> Self {
+        Self { half_close: true, ..self }
     }
 
     /// Plain HTTP with nothing but the ops endpoints.

@@ -27,7 +27,7 @@ impl<W> JsonLines<W> {
 /// A span's fields, kept with the span.
 struct SpanFields(Map<String, Value>);
 
-/// Collects fields; one that is there already stays as it is, unless it is recorded anew.
+/// Collects fields; recording one anew replaces it.
 struct Collect<'a> {
     into: &'a mut Map<String, Value>,
 }

@@ -80,6 +80,7 @@ pub(crate) fn base_client() -> reqwest::ClientBuilder {
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .tcp_nodelay(true)
+        .tcp_keepalive(std::time::Duration::from_secs(30))
         .connect_timeout(limits::CONNECT)
         .pool_idle_timeout(limits::POOL_IDLE)
         .pool_max_idle_per_host(64)

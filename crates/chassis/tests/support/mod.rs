@@ -92,9 +92,18 @@ impl Drop for Running {
 }
 
 pub(crate) async fn start(service: &'static str, router: Router, tls: Option<ServerTls>) -> Running {
-    chassis::tls::install_provider();
-    let mut server = Server::tcp(SocketAddr::from(([127, 0, 0, 1], 0)), router).with_ops();
+    let mut server = free_port(router);
     server.tls = tls;
+    start_server(service, server).await
+}
+
+/// A server on a port that the kernel chooses.
+pub(crate) fn free_port(router: Router) -> Server {
+    Server::tcp(SocketAddr::from(([127, 0, 0, 1], 0)), router).with_ops()
+}
+
+pub(crate) async fn start_server(service: &'static str, server: Server) -> Running {
+    chassis::tls::install_provider();
     let ctx = chassis::Ctx::new(service, &Common::default());
     let bound = server.bind(&ctx).await.expect("bind");
     let address = bound.local_addr().expect("TCP");
