@@ -18,11 +18,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Its certificate, and the authority of its callers.
     pub tls: TlsFiles,
-    /// Postgres.
-    pub database: Database,
-    /// Redis, for wake-ups.
+    /// Postgres: `postgres://wharfage_image@…`.
+    pub database_url: Secret<String>,
+    /// Connections to it at most.
+    #[serde(default = "default_connections")]
+    pub database_connections: u32,
+    /// Redis, for wake-ups: `redis://…`. The service works without one.
     #[serde(default)]
-    pub redis: Redis,
+    pub redis_url: Option<Secret<String>>,
     /// Directory of the blobs. One running image-svc per directory.
     pub data_dir: PathBuf,
     /// Platform of the fleet, taken from an index when a pull names none.
@@ -37,25 +40,6 @@ pub struct Config {
     /// Patience with upstreams.
     #[serde(default)]
     pub timeouts: Timeouts,
-}
-
-/// Postgres.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Database {
-    /// `postgres://wharfage_image@…`
-    pub url: Secret<String>,
-    /// Connections at most.
-    #[serde(default = "default_connections")]
-    pub connections: u32,
-}
-
-/// Redis.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Redis {
-    /// `redis://…`; the service works without one.
-    pub url: Option<Secret<String>>,
 }
 
 /// PEM files.

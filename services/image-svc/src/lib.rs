@@ -15,7 +15,7 @@ use chassis::{App, Bus, Ctx, Server};
 use store::Store;
 
 pub use api::{AppState, api};
-pub use config::{Config, Database, Egress, Redis, Timeouts, TlsFiles, Upstream};
+pub use config::{Config, Egress, Timeouts, TlsFiles, Upstream};
 
 use blob_store::BlobStore;
 use pull::Puller;
@@ -39,10 +39,10 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
 /// # Errors
 /// The configuration cannot be used.
 pub fn state(config: Config, ctx: &Ctx) -> anyhow::Result<AppState> {
-    let store = Store::connect_lazy(config.database.url.expose(), config.database.connections)?;
+    let store = Store::connect_lazy(config.database_url.expose(), config.database_connections)?;
     let blobs = BlobStore::open(&config.data_dir).with_context(|| format!("blobs in {}", config.data_dir.display()))?;
     let upstreams = Upstreams::new(config.upstreams, &config.egress, config.timeouts)?;
-    let bus = Bus::connect(config.redis.url.as_ref().map(|url| url.expose().as_str()), ctx.cancel());
+    let bus = Bus::connect(config.redis_url.as_ref().map(|url| url.expose().as_str()), ctx.cancel());
     let redis = bus.clone();
     ctx.health().fact("redis", move || if redis.connected() { "connected".into() } else { "away".into() });
     let platform = Platform::parse(&config.platform).with_context(|| format!("platform {:?}", config.platform))?;
