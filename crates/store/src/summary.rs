@@ -1,8 +1,11 @@
 //! Totals: what a project has, and what the fleet can give. Numbers only; no host shows in them.
 
-use model::{MemoryBytes, NanoCpus, Phase, Result};
+use model::{Digest, MemoryBytes, NanoCpus, Phase, Result};
 
-use crate::{ProjectTx, Store, store_error, stored::number};
+use crate::{
+    ProjectTx, Store, store_error,
+    stored::{number, parsed},
+};
 
 /// What a project has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,22 @@ impl ProjectTx {
         .await
         .map_err(store_error)?;
         Ok(ProjectSummary { running: row.running, stopped: row.stopped, images: row.images })
+    }
+
+    /// How many containers were made from each image; images without one are left out.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn image_use_counts(&mut self) -> Result<Vec<(Digest, i64)>> {
+        let rows = sqlx::query!(
+            r#"SELECT image_id, count(*) AS "count!" FROM containers
+               WHERE project_id = $1 AND desired_state <> 'removed' GROUP BY image_id"#,
+            self.project.0
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        rows.into_iter().map(|row| Ok((parsed(&row.image_id)?, row.count))).collect()
     }
 }
 

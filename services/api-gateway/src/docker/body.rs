@@ -48,7 +48,7 @@ fn decode<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<Opti
 }
 
 /// A JSON answer as dockerd writes it: compact, with a newline at the end.
-pub(crate) fn reply<T: Serialize>(status: StatusCode, value: &T) -> DockerResponse {
+pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> DockerResponse {
     let mut bytes = serde_json::to_vec(value).map_err(|e| DockerError(Error::internal(e)))?;
     bytes.push(b'\n');
     let mut response = (status, Body::from(bytes)).into_response();

@@ -1,9 +1,186 @@
-//! images (being written).
+//! Images of a project: list, inspect, history, tag, prune. What another project pulled is unknown here.
 
-use utoipa_axum::router::OpenApiRouter;
+mod describe;
+mod pull;
+mod references;
+mod remove;
 
-use crate::Gateway;
+use std::collections::HashMap;
+
+use axum::{
+    extract::{Path, State},
+    http::StatusCode,
+};
+use contract::wake::Topic;
+use model::{Error, ImageReference, Result};
+use store::{ImageRow, ProjectTx};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::describe::{Described, HistoryEntry, ImageInspect, ImageSummary};
+use super::{
+    body::{DockerResponse, json},
+    error::{ErrorResponse, empty},
+    filters::Filters,
+    instant,
+    query::Query,
+    version::RequestedVersion,
+};
+use crate::{Gateway, auth::Project};
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default()
+        .routes(routes!(list))
+        .routes(routes!(inspect))
+        .routes(routes!(history))
+        .routes(routes!(tag))
+        .merge(pull::routes())
+        .merge(remove::routes())
+}
+
+const LIST_FILTERS: [&str; 8] = ["before", "dangling", "label", "label!", "reference", "since", "until", "id"];
+
+/// List images, the youngest first
+#[utoipa::path(get, path = "/images/json", operation_id = "ImageList", tag = "Image",
+    params(
+        ("all" = Option<bool>, Query, description = "Taken for compatibility: there are no intermediate images"),
+        ("filters" = Option<String>, Query, description = "JSON: before, dangling, label, reference, since, until"),
+        ("shared-size" = Option<bool>, Query, description = "Taken for compatibility: not computed, -1"),
+    ),
+    responses((status = 200, description = "Images", body = Vec<ImageSummary>),
+        (status = 400, description = "A filter is wrong", body = ErrorResponse)))]
+async fn list(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    version: RequestedVersion,
+    query: Query,
+) -> DockerResponse {
+    let filters = Filters::parse(query.text("filters"), &LIST_FILTERS)?;
+    let mut tx = gateway.store.project_tx(&scope).await?;
+    let images = tx.list_images().await?;
+    let window = Window::of(&filters, &mut tx, &gateway).await?;
+    let uses = uses(&mut tx).await?;
+    let dangling = filters.boolean("dangling")?;
+    let mut shown = Vec::new();
+    for image in images {
+        let described = Described::new(image)?;
+        let fits = dangling.is_none_or(|wanted| wanted == described.row.tags.is_empty())
+            && filters.labels(&described.labels)
+            && filters.any("id", |id| described.row.id.as_str().starts_with(id))
+            && window.has(&described);
+        let Some(described) = Some(described).filter(|_| fits).and_then(|d| references::narrow(d, &filters)) else {
+            continue;
+        };
+        let containers = uses.get(described.row.id.as_str()).copied().unwrap_or(0);
+        shown.push(described.summary(version, containers));
+    }
+    json(StatusCode::OK, &shown)
+}
+
+/// How many containers were made from each image.
+async fn uses(tx: &mut ProjectTx) -> Result<HashMap<String, i64>> {
+    Ok(tx.image_use_counts().await?.into_iter().map(|(id, count)| (id.to_string(), count)).collect())
+}
+
+/// Bounds on when an image was built, from `before`, `since` and `until`.
+struct Window {
+    after: Option<time::OffsetDateTime>,
+    before: Option<time::OffsetDateTime>,
+}
+
+impl Window {
+    async fn of(filters: &Filters, tx: &mut ProjectTx, gateway: &Gateway) -> Result<Self> {
+        let mut window = Self { after: None, before: None };
+        for name in filters.values("before") {
+            let built = Described::new(tx.resolve_image(name).await?)?.created();
+            window.before = Some(window.before.map_or(built, |at| at.min(built)));
+        }
+        for name in filters.values("since") {
+            let built = Described::new(tx.resolve_image(name).await?)?.created();
+            window.after = Some(window.after.map_or(built, |at| at.max(built)));
+        }
+        for written in filters.values("until") {
+            let at = instant::parse("until", written, gateway.clock.now())?;
+            window.before = Some(window.before.map_or(at, |bound| bound.min(at)));
+        }
+        Ok(window)
+    }
+
+    fn has(&self, image: &Described) -> bool {
+        self.after.is_none_or(|at| image.created() > at) && self.before.is_none_or(|at| image.created() < at)
+    }
+}
+
+/// Inspect an image
+#[utoipa::path(get, path = "/images/{name}/json", operation_id = "ImageInspect", tag = "Image",
+    params(("name" = String, Path, description = "Reference, id or prefix of one")),
+    responses((status = 200, description = "The image", body = ImageInspect),
+        (status = 404, description = "No such image", body = ErrorResponse)))]
+async fn inspect(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    version: RequestedVersion,
+    Path(name): Path<String>,
+    query: Query,
+) -> DockerResponse {
+    if query.text("platform").is_some() && query.flag("manifests") {
+        return Err(Error::InvalidArgument(
+            "conflicting options: manifests and platform options cannot both be set".into(),
+        )
+        .into());
+    }
+    let mut tx = gateway.store.project_tx(&scope).await?;
+    let image = Described::new(tx.resolve_image(&name).await?)?;
+    json(StatusCode::OK, &image.inspect(version))
+}
+
+/// Show how an image was built
+#[utoipa::path(get, path = "/images/{name}/history", operation_id = "ImageHistory", tag = "Image",
+    params(("name" = String, Path, description = "Reference, id or prefix of one")),
+    responses((status = 200, description = "Steps, the last first", body = Vec<HistoryEntry>),
+        (status = 404, description = "No such image", body = ErrorResponse)))]
+async fn history(State(gateway): State<Gateway>, Project(scope): Project, Path(name): Path<String>) -> DockerResponse {
+    let mut tx = gateway.store.project_tx(&scope).await?;
+    let image = Described::new(tx.resolve_image(&name).await?)?;
+    json(StatusCode::OK, &image.history())
+}
+
+/// Give an image a further name
+#[utoipa::path(post, path = "/images/{name}/tag", operation_id = "ImageTag", tag = "Image",
+    params(("name" = String, Path, description = "Reference, id or prefix of one"),
+        ("repo" = String, Query, description = "Repository"), ("tag" = Option<String>, Query, description = "Tag; `latest`")),
+    responses((status = 201, description = "Named"), (status = 400, description = "No valid name", body = ErrorResponse),
+        (status = 404, description = "No such image", body = ErrorResponse)))]
+async fn tag(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    Path(name): Path<String>,
+    query: Query,
+) -> DockerResponse {
+    let repository: ImageReference = query.get("repo").unwrap_or_default().parse()?;
+    let reference = match query.text("tag") {
+        Some(tag) => format!("{}:{tag}", repository.full_name()).parse()?,
+        None => repository,
+    };
+    let mut tx = gateway.store.project_tx(&scope).await?;
+    let image = tx.resolve_image_id(&name).await?;
+    tx.tag_image(&image, &reference).await?;
+    tx.commit().await?;
+    gateway.bus.publish(&Topic::Project(scope.project()));
+    Ok(empty(StatusCode::CREATED))
+}
+
+/// The digits `docker ps` shows of an id.
+fn short(id: &str) -> &str {
+    let digits = id.strip_prefix("sha256:").unwrap_or(id);
+    digits.get(..12).unwrap_or(digits)
+}
+
+/// Whether the caller named the image by its id rather than by a reference.
+fn named_by_id(image: &ImageRow, written: &str) -> bool {
+    let digits = written.strip_prefix("sha256:").unwrap_or(written);
+    let by_reference = written.parse::<ImageReference>().is_ok_and(|reference| {
+        let full = reference.to_string();
+        image.tags.contains(&full) || image.digests.contains(&full)
+    });
+    !by_reference && image.id.hex().starts_with(digits)
 }

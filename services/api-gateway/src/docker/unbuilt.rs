@@ -55,6 +55,7 @@ const UNBUILT: &[Operation] = &[
     (Get, "/images/get", "ImageGetAll", "Image"),
     (Post, "/images/load", "ImageLoad", "Image"),
     (Post, "/auth", "SystemAuth", "System"),
+    (Get, "/system/df", "SystemDataUsage", "System"),
     (Get, "/volumes", "VolumeList", "Volume"),
     (Post, "/volumes/create", "VolumeCreate", "Volume"),
     (Get, "/volumes/{name}", "VolumeInspect", "Volume"),
