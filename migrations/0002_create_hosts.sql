@@ -12,6 +12,10 @@ CREATE TABLE hosts (
     -- Counts changes to what is wanted of this host. A container's host_generation is the value its
     -- last change reached; a host that has generation g needs exactly the rows above g.
     generation      bigint NOT NULL DEFAULT 0,
+    -- What its containers hold, kept by the trigger on containers: placing must not add up the fleet.
+    placed                  integer NOT NULL DEFAULT 0,
+    reserved_nano_cpus      bigint NOT NULL DEFAULT 0,
+    reserved_memory_bytes   bigint NOT NULL DEFAULT 0,
     joined_at       timestamptz NOT NULL DEFAULT now(),
     last_seen_at    timestamptz
 );

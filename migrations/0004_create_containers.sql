@@ -82,6 +82,28 @@ END $$;
 CREATE TRIGGER containers_touch_host BEFORE INSERT OR UPDATE ON containers
     FOR EACH ROW EXECUTE FUNCTION containers_touch_host();
 
+-- A container holds its share of its host from placement until nothing of it is left there.
+CREATE FUNCTION containers_reserve() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+DECLARE
+    held boolean := TG_OP <> 'INSERT' AND OLD.host_id IS NOT NULL AND OLD.removed_at IS NULL;
+    holds boolean := TG_OP <> 'DELETE' AND NEW.host_id IS NOT NULL AND NEW.removed_at IS NULL;
+BEGIN
+    IF held AND NOT holds THEN
+        UPDATE hosts SET placed = placed - 1,
+            reserved_nano_cpus = reserved_nano_cpus - coalesce((OLD.spec->'resources'->>'nano_cpus')::bigint, 0),
+            reserved_memory_bytes = reserved_memory_bytes - coalesce((OLD.spec->'resources'->>'memory_bytes')::bigint, 0)
+        WHERE id = OLD.host_id;
+    ELSIF holds AND NOT held THEN
+        UPDATE hosts SET placed = placed + 1,
+            reserved_nano_cpus = reserved_nano_cpus + coalesce((NEW.spec->'resources'->>'nano_cpus')::bigint, 0),
+            reserved_memory_bytes = reserved_memory_bytes + coalesce((NEW.spec->'resources'->>'memory_bytes')::bigint, 0)
+        WHERE id = NEW.host_id;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER containers_reserve AFTER INSERT OR DELETE OR UPDATE OF host_id, removed_at ON containers
+    FOR EACH ROW EXECUTE FUNCTION containers_reserve();
+
 CREATE TABLE endpoints (
     container_id    text PRIMARY KEY REFERENCES containers ON DELETE CASCADE,
     project_id      uuid NOT NULL,
@@ -175,11 +197,10 @@ CREATE FUNCTION host_usage() RETURNS TABLE (
     host_id uuid, running bigint, placed bigint, reserved_nano_cpus bigint, reserved_memory_bytes bigint)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public
 AS $$
-    SELECT c.host_id, count(*) FILTER (WHERE c.observed_phase = 4), count(*),
-           coalesce(sum((c.spec->'resources'->>'nano_cpus')::bigint), 0)::bigint,
-           coalesce(sum((c.spec->'resources'->>'memory_bytes')::bigint), 0)::bigint
-    FROM containers c WHERE c.host_id IS NOT NULL AND c.removed_at IS NULL
-    GROUP BY c.host_id
+    SELECT h.id,
+           (SELECT count(*) FROM containers c WHERE c.host_id = h.id AND c.observed_phase = 4 AND c.removed_at IS NULL),
+           h.placed::bigint, h.reserved_nano_cpus, h.reserved_memory_bytes
+    FROM hosts h
 $$;
 REVOKE ALL ON FUNCTION host_usage() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION host_usage() TO wharfage_gateway, wharfage_scheduler;

@@ -147,9 +147,9 @@ async fn hosts(connection: &mut PgConnection) -> Result<(i64, BTreeMap<HostId, H
     let rows = sqlx::query!(
         r#"SELECT e.n, now() AS "now!", h.id AS "id?", h.name AS "name?", h.state AS "state?", h.nano_cpus AS "nano_cpus?",
                h.memory_bytes AS "memory_bytes?", h.max_containers AS "max_containers?", h.last_seen_at,
-               coalesce(u.placed, 0) AS "placed!", coalesce(u.reserved_nano_cpus, 0) AS "reserved_nano_cpus!",
-               coalesce(u.reserved_memory_bytes, 0) AS "reserved_memory_bytes!"
-           FROM plan_epoch e LEFT JOIN hosts h ON true LEFT JOIN host_usage() u ON u.host_id = h.id"#
+               coalesce(h.placed, 0) AS "placed!", coalesce(h.reserved_nano_cpus, 0) AS "reserved_nano_cpus!",
+               coalesce(h.reserved_memory_bytes, 0) AS "reserved_memory_bytes!"
+           FROM plan_epoch e LEFT JOIN hosts h ON true"#
     )
     .fetch_all(connection)
     .await
@@ -215,8 +215,8 @@ async fn add_images(
     let wanted: BTreeSet<&str> = unplaced.iter().filter_map(|demand| Some(demand.image.as_ref()?.as_str())).collect();
     let wanted: Vec<String> = wanted.into_iter().map(str::to_owned).collect();
     let rows = sqlx::query!(
-        r#"SELECT DISTINCT image_id, host_id AS "host_id!" FROM containers
-           WHERE image_id = ANY($1) AND host_id IS NOT NULL"#,
+        r#"SELECT w.image AS "image_id!", h.id AS "host_id!" FROM unnest($1::text[]) AS w (image), hosts h
+           WHERE EXISTS (SELECT FROM containers c WHERE c.image_id = w.image AND c.host_id = h.id)"#,
         &wanted
     )
     .fetch_all(connection)

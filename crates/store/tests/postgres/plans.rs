@@ -41,6 +41,47 @@ async fn per_host(seed: &Seed) -> BTreeMap<String, i64> {
         .collect()
 }
 
+/// What the trigger keeps is what adding up would give.
+async fn assert_counters_add_up(seed: &Seed) {
+    let wrong: Vec<String> = sqlx::query_scalar(
+        "SELECT h.name FROM hosts h LEFT JOIN containers c ON c.host_id = h.id AND c.removed_at IS NULL
+         GROUP BY h.id HAVING (h.placed, h.reserved_nano_cpus, h.reserved_memory_bytes) <> (
+             count(c.id), coalesce(sum((c.spec->'resources'->>'nano_cpus')::bigint), 0),
+             coalesce(sum((c.spec->'resources'->>'memory_bytes')::bigint), 0))",
+    )
+    .fetch_all(seed.pool())
+    .await
+    .expect("sums");
+    assert!(wrong.is_empty(), "counters of {wrong:?} do not add up");
+}
+
+#[tokio::test]
+async fn what_is_removed_gives_its_share_back_once() {
+    let (database, seed) = fresh("plan_share").await;
+    let project = seed.project().await.expect("project");
+    let host = seed.host("a", room_for(2)).await.expect("host");
+    for _ in 0..2 {
+        seed.container(&project, &needs_a_gib()).await.expect("container");
+    }
+    let store = scheduler(&database);
+    place_all(&store).await;
+    let held = || async { store.hosts().await.expect("hosts")[0].clone() };
+    assert_eq!((held().await.containers, held().await.reserved_memory_bytes), (2, MemoryBytes(2 << 30)));
+    for statement in [
+        "UPDATE containers SET desired_state = 'removed'",
+        "UPDATE containers SET removed_at = now() WHERE id = (SELECT min(id) FROM containers)",
+        "UPDATE containers SET removed_at = now() WHERE removed_at IS NOT NULL",
+        "DELETE FROM containers WHERE removed_at IS NOT NULL",
+    ] {
+        sqlx::query(statement).execute(seed.pool()).await.expect(statement);
+        assert_counters_add_up(&seed).await;
+    }
+    assert_eq!((held().await.containers, held().await.reserved_memory_bytes), (1, MemoryBytes(1 << 30)));
+    sqlx::query("DELETE FROM containers").execute(seed.pool()).await.expect("delete");
+    assert_counters_add_up(&seed).await;
+    assert_eq!((held().await.containers, held().await.id), (0, host));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn schedulers_that_plan_at_once_never_promise_a_host_twice() {
     let (database, seed) = fresh("plan_race").await;
@@ -63,6 +104,7 @@ async fn schedulers_that_plan_at_once_never_promise_a_host_twice() {
     let placed = per_host(&seed).await;
     let expected = BTreeMap::from([("a".to_owned(), 5), ("b".to_owned(), 4), ("c".to_owned(), 2)]);
     assert_eq!(placed, expected, "after {rounds:?} applied and stale plans");
+    assert_counters_add_up(&seed).await;
     let epoch: i64 = sqlx::query_scalar("SELECT n FROM plan_epoch").fetch_one(seed.pool()).await.expect("epoch");
     assert_eq!(epoch, i64::from(rounds.0), "one epoch per applied plan");
 }
