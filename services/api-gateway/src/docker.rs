@@ -11,8 +11,12 @@ pub(crate) mod paths;
 pub(crate) mod query;
 pub(crate) mod version;
 
+mod containers;
+mod events;
+mod execs;
 mod images;
 mod networks;
+mod streams;
 mod system;
 mod unbuilt;
 
@@ -27,6 +31,9 @@ fn guarded() -> OpenApiRouter<Gateway> {
         .merge(system::routes())
         .merge(images::routes())
         .merge(networks::routes())
+        .merge(containers::routes())
+        .merge(execs::routes())
+        .merge(events::routes())
         .merge(unbuilt::routes())
 }
 

@@ -4,6 +4,7 @@
 //! by Postgres inside the caller's project and by nothing else; another project's thing is *not
 //! found*. The gateway keeps no state, so that several can run side by side.
 
+mod agents;
 mod auth;
 mod config;
 mod docker;

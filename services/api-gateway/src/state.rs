@@ -6,7 +6,7 @@ use std::{ops::Deref, sync::Arc};
 use chassis::{Bus, Clock, Ctx, ExpectedPeer, client::Internal, tls};
 use store::Store;
 
-use crate::{config::Config, limits::Rates};
+use crate::{agents::Agents, config::Config, limits::Rates};
 
 /// The gateway; cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Parts {
     pub(crate) scheduler: Internal,
     /// image-svc.
     pub(crate) image: Internal,
+    /// The hosts' agents.
+    pub(crate) agents: Agents,
     /// Requests a project may make.
     pub(crate) rates: Rates,
     /// The time.
@@ -55,6 +57,7 @@ impl Gateway {
         let parts = Parts {
             scheduler: neighbour(&config.scheduler, "scheduler")?,
             image: neighbour(&config.image, "image")?,
+            agents: Agents::new(config.internal_tls.clone()),
             rates,
             clock: ctx.clock().clone(),
             store,

@@ -9,7 +9,9 @@ pub(crate) fn parse(name: &str, written: &str, now: OffsetDateTime) -> Result<Of
     unix(written)
         .or_else(|| OffsetDateTime::parse(written, &Rfc3339).ok())
         .or_else(|| duration(written).and_then(|back| now.checked_sub(back)))
-        .ok_or_else(|| Error::InvalidArgument(format!("invalid {name}: failed to parse value as time or duration: {written:?}")))
+        .ok_or_else(|| {
+            Error::InvalidArgument(format!("invalid {name}: failed to parse value as time or duration: {written:?}"))
+        })
 }
 
 /// `1700000000`, `1700000000.000000005`.
@@ -62,7 +64,14 @@ mod tests {
     #[test]
     fn every_spelling_means_the_same_instant() {
         let wanted = datetime!(2026-11-23 11:59:50.5 UTC);
-        for written in ["1795435190.5", "1795435190.500000000", "2026-11-23T11:59:50.5Z", "2026-11-23T12:59:50.5+01:00", "9.5s", "9s500ms"] {
+        for written in [
+            "1795435190.5",
+            "1795435190.500000000",
+            "2026-11-23T11:59:50.5Z",
+            "2026-11-23T12:59:50.5+01:00",
+            "9.5s",
+            "9s500ms",
+        ] {
             assert_eq!(parse("since", written, NOW), Ok(wanted), "{written}");
         }
         assert_eq!(parse("since", "0", NOW), Ok(OffsetDateTime::UNIX_EPOCH));

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::host_config::HostConfig;
 
 /// What create takes.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct CreateBody {
     #[serde(flatten)]
@@ -22,7 +22,7 @@ pub(crate) struct CreateBody {
 }
 
 /// The portable part of a container.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct ContainerConfig {
     pub(crate) hostname: String,
@@ -58,7 +58,7 @@ pub(crate) struct ContainerConfig {
 }
 
 /// A list of words, or one word alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WordsWritten")]
 pub(crate) struct Words(pub(crate) Vec<String>);
 
@@ -91,14 +91,14 @@ pub(crate) struct Healthcheck {
 }
 
 /// Which networks, and how.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct NetworkingConfig {
     pub(crate) endpoints_config: BTreeMap<String, EndpointConfig>,
 }
 
 /// One network's part.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct EndpointConfig {
     #[serde(rename = "IPAMConfig")]
@@ -111,7 +111,7 @@ pub(crate) struct EndpointConfig {
 }
 
 /// Addresses asked for.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct EndpointAddresses {
     #[serde(rename = "IPv4Address")]

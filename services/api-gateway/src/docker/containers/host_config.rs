@@ -26,10 +26,8 @@ pub(crate) struct HostConfig {
     pub(crate) console_size: [u32; 2],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
-    #[serde(serialize_with = "words_or_null")]
     #[schema(value_type = Option<Vec<String>>)]
     pub(crate) cap_add: Option<Words>,
-    #[serde(serialize_with = "words_or_null")]
     #[schema(value_type = Option<Vec<String>>)]
     pub(crate) cap_drop: Option<Words>,
     pub(crate) cgroupns_mode: String,
@@ -191,10 +189,6 @@ pub(crate) struct TmpfsOptions {
 
 fn is_zero(n: &i64) -> bool {
     *n == 0
-}
-
-fn words_or_null<S: serde::Serializer>(words: &Option<Words>, to: S) -> Result<S::Ok, S::Error> {
-    words.as_ref().map(|w| &w.0).serialize(to)
 }
 
 /// What is worth keeping of a document to show it again: every field that is not its default.

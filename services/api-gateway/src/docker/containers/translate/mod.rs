@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use model::{ContainerSpec, Error, ImageConfig, LogConfig, RestartPolicy, Result, StreamFlags};
 use serde_json::Value;
 
+pub(crate) use ports::port;
 pub(crate) use resources::signal_number;
 
 use super::{
@@ -117,7 +118,8 @@ fn restart(host: &HostConfig) -> Result<RestartPolicy> {
         "always" => RestartPolicy::Always,
         "unless-stopped" => RestartPolicy::UnlessStopped,
         "on-failure" => {
-            let bound = u32::try_from(retries).map_err(|_| invalid("invalid restart policy: maximum retry count cannot be negative"))?;
+            let bound = u32::try_from(retries)
+                .map_err(|_| invalid("invalid restart policy: maximum retry count cannot be negative"))?;
             RestartPolicy::OnFailure { max_retries: bound }
         }
         other => {
@@ -146,7 +148,8 @@ fn log(host: &HostConfig) -> Result<LogConfig> {
         let bad = || invalid(format!("invalid log opt {option}={value:?} for json-file log driver"));
         match option.as_str() {
             "max-size" => {
-                log.max_size_bytes = settings::byte_size(value).filter(|n| (4096..=1 << 30).contains(n)).ok_or_else(bad)?;
+                log.max_size_bytes =
+                    settings::byte_size(value).filter(|n| (4096..=1 << 30).contains(n)).ok_or_else(bad)?;
             }
             "max-file" => log.max_files = value.parse().ok().filter(|n| (1..=100).contains(n)).ok_or_else(bad)?,
             "mode" if value == "blocking" => {}

@@ -15,19 +15,26 @@ pub(super) fn tmpfs(host: &HostConfig) -> Result<Vec<TmpfsMount>> {
         if mount.read_only {
             return Err(not_built("Mounts: a read-only tmpfs"));
         }
-        if mount.bind_options.is_some() || mount.volume_options.is_some() || mount.image_options.is_some() || !mount.source.is_empty() {
+        if mount.bind_options.is_some()
+            || mount.volume_options.is_some()
+            || mount.image_options.is_some()
+            || !mount.source.is_empty()
+        {
             return Err(invalid("invalid mount config for type \"tmpfs\": options or a source of another type"));
         }
         let options = mount.tmpfs_options.clone().unwrap_or_default();
         if !options.options.is_empty() {
             return Err(not_built("Mounts: TmpfsOptions.Options"));
         }
-        let size = u64::try_from(options.size_bytes).map_err(|_| invalid("invalid mount config: TmpfsOptions.SizeBytes is negative"))?;
+        let size = u64::try_from(options.size_bytes)
+            .map_err(|_| invalid("invalid mount config: TmpfsOptions.SizeBytes is negative"))?;
         let mode = u32::try_from(options.mode).ok().filter(|m| *m <= 0o7777);
         Ok(TmpfsMount {
             path: target(&mount.target)?,
             size_bytes: (size > 0).then_some(size),
-            mode: mode.map(|m| (m != 0).then_some(m)).ok_or_else(|| invalid("invalid mount config: TmpfsOptions.Mode"))?,
+            mode: mode
+                .map(|m| (m != 0).then_some(m))
+                .ok_or_else(|| invalid("invalid mount config: TmpfsOptions.Mode"))?,
             exec: false,
         })
     });
@@ -58,7 +65,9 @@ fn from_options(path: &str, options: &str) -> Result<TmpfsMount> {
                 mount.mode = Some(u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o7777).ok_or_else(bad)?);
             }
             None if option == "ro" => return Err(not_built("tmpfs option \"ro\"")),
-            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => return Err(not_built(&format!("tmpfs option {option:?}"))),
+            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => {
+                return Err(not_built(&format!("tmpfs option {option:?}")));
+            }
             None | Some(_) => return Err(bad()),
         }
     }
@@ -78,8 +87,9 @@ fn target(path: &str) -> Result<String> {
     if clean.is_empty() {
         return Err(bad("destination can't be '/'"));
     }
-    let under = |reserved: &&str| clean == **reserved || clean.strip_prefix(**reserved).is_some_and(|rest| rest.starts_with('/'));
-    match RESERVED.iter().find(under) {
+    let under =
+        |reserved: &str| clean.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match RESERVED.into_iter().find(|reserved| under(reserved)) {
         Some(reserved) => Err(forbidden(format!("mount path {path:?}: {reserved} is the runtime's own on Wharfage"))),
         None => Ok(clean),
     }

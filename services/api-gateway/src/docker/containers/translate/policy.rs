@@ -13,11 +13,47 @@ use super::{
 
 /// Every capability Linux has; anything else is a typing error, not a wish.
 const KNOWN_CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN", "DAC_OVERRIDE",
-    "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN",
-    "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "PERFMON", "SETFCAP", "SETGID",
-    "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT", "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT",
-    "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
 ];
 
 /// Sysctls that belong to a container's own namespaces.
@@ -36,7 +72,9 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
         return Err(invalid(format!("invalid isolation {:?}: linux only supports 'default'", host.isolation)));
     }
     if let Some(name) = host.annotations.keys().next() {
-        return Err(forbidden(format!("annotation {name:?}: annotations steer the hosts' runtime and are not available on Wharfage")));
+        return Err(forbidden(format!(
+            "annotation {name:?}: annotations steer the hosts' runtime and are not available on Wharfage"
+        )));
     }
     if !host.storage_opt.is_empty() {
         return Err(not_built("HostConfig.StorageOpt"));
@@ -79,7 +117,9 @@ fn check_host_access(host: &HostConfig) -> Result<()> {
     }
     for bind in host.binds.as_deref().unwrap_or_default() {
         if bind.starts_with(['/', '.', '~', '\\']) && bind.contains(':') {
-            return Err(forbidden(format!("host paths are not available on Wharfage: bind {bind:?} names a path of the host")));
+            return Err(forbidden(format!(
+                "host paths are not available on Wharfage: bind {bind:?} names a path of the host"
+            )));
         }
         return Err(not_built(&format!("volume {bind:?} (volumes)")));
     }
@@ -88,7 +128,9 @@ fn check_host_access(host: &HostConfig) -> Result<()> {
             "tmpfs" => {}
             "bind" => {
                 let source = &mount.source;
-                return Err(forbidden(format!("host paths are not available on Wharfage: mount of {source:?} names a path of the host")));
+                return Err(forbidden(format!(
+                    "host paths are not available on Wharfage: mount of {source:?} names a path of the host"
+                )));
             }
             "volume" | "image" | "cluster" => return Err(not_built(&format!("mount of type {:?}", mount.kind))),
             other => return Err(invalid(format!("invalid mount config: mount type unknown: {other:?}"))),
@@ -126,7 +168,11 @@ fn check_kernel(host: &HostConfig) -> Result<()> {
         ("CpuRealtimePeriod", host.cpu_realtime_period != 0, "realtime scheduling would starve other tenants"),
         ("CpuRealtimeRuntime", host.cpu_realtime_runtime != 0, "realtime scheduling would starve other tenants"),
         ("MaskedPaths", host.masked_paths.is_some(), "the masked paths keep a host's kernel apart from its containers"),
-        ("ReadonlyPaths", host.readonly_paths.is_some(), "the read-only paths keep a host's kernel apart from its containers"),
+        (
+            "ReadonlyPaths",
+            host.readonly_paths.is_some(),
+            "the read-only paths keep a host's kernel apart from its containers",
+        ),
         ("OomScoreAdj", host.oom_score_adj < 0, "a container may not be spared at the cost of others"),
     ];
     if let Some((field, _, why)) = settings.into_iter().find(|(_, given, _)| *given) {
@@ -146,7 +192,9 @@ fn check_kernel(host: &HostConfig) -> Result<()> {
         Some(name) if NAMESPACED_SYSCTLS.iter().any(|prefix| name.starts_with(prefix)) => {
             Err(not_built(&format!("HostConfig.Sysctls ({name})")))
         }
-        Some(name) => Err(forbidden(format!("sysctl {name:?} is not available on Wharfage: it is not a container's own"))),
+        Some(name) => {
+            Err(forbidden(format!("sysctl {name:?} is not available on Wharfage: it is not a container's own")))
+        }
     }
 }
 
@@ -173,9 +221,11 @@ pub(super) fn check_networking(networking: &NetworkingConfig) -> Result<()> {
         if !endpoint.aliases.is_empty() {
             return Err(invalid("network-scoped aliases are only supported for user-defined networks"));
         }
-        if endpoint.ipam_config.as_ref().is_some_and(|a| {
-            !a.ipv4_address.is_empty() || !a.ipv6_address.is_empty() || !a.link_local_ips.is_empty()
-        }) {
+        if endpoint
+            .ipam_config
+            .as_ref()
+            .is_some_and(|a| !a.ipv4_address.is_empty() || !a.ipv6_address.is_empty() || !a.link_local_ips.is_empty())
+        {
             return Err(invalid("user specified IP address is supported on user defined networks only"));
         }
         let unbuilt = [
@@ -213,7 +263,9 @@ pub(super) fn security(host: &HostConfig) -> Result<SecuritySpec> {
     let cap_add = capabilities(host.cap_add.as_ref(), "CapAdd")?;
     let grantable = |c: &Capability| c.as_str() == "ALL" || GRANTABLE_CAPABILITIES.contains(&c.as_str());
     if let Some(refused) = cap_add.iter().find(|c| !grantable(c)) {
-        return Err(forbidden(format!("CapAdd: capability CAP_{refused} is not available on Wharfage: it reaches beyond the container")));
+        return Err(forbidden(format!(
+            "CapAdd: capability CAP_{refused} is not available on Wharfage: it reaches beyond the container"
+        )));
     }
     let mut no_new_privileges = false;
     for option in host.security_opt.as_deref().unwrap_or_default() {

@@ -12,7 +12,7 @@ const LOWEST_HOST_PORT: u16 = 1024;
 const BINDINGS_MAX: usize = 256;
 
 /// `80`, `80/tcp` as a number and a transport.
-pub(super) fn port(written: &str) -> Result<(u16, PortProtocol)> {
+pub(crate) fn port(written: &str) -> Result<(u16, PortProtocol)> {
     let (number, protocol) = written.split_once('/').unwrap_or((written, "tcp"));
     if protocol.eq_ignore_ascii_case("sctp") {
         return Err(not_built(&format!("port {written:?}: SCTP")));
@@ -40,7 +40,12 @@ pub(super) fn bindings(wanted: &BTreeMap<String, Vec<host_config::PortBinding>>)
         }
         for place in places {
             check_address(&place.host_ip)?;
-            bindings.push(PortBinding { container_port, protocol, host_ip: None, host_port: host_port(&place.host_port)? });
+            bindings.push(PortBinding {
+                container_port,
+                protocol,
+                host_ip: None,
+                host_port: host_port(&place.host_port)?,
+            });
         }
     }
     if bindings.len() > BINDINGS_MAX {
@@ -53,7 +58,9 @@ pub(super) fn bindings(wanted: &BTreeMap<String, Vec<host_config::PortBinding>>)
 fn check_address(written: &str) -> Result<()> {
     match written {
         "" | "0.0.0.0" | "::" => Ok(()),
-        other if other.parse::<std::net::IpAddr>().is_err() => Err(invalid(format!("invalid IP address {other:?} in PortBindings"))),
+        other if other.parse::<std::net::IpAddr>().is_err() => {
+            Err(invalid(format!("invalid IP address {other:?} in PortBindings")))
+        }
         other => Err(forbidden(format!(
             "PortBindings.HostIp {other}: the addresses of hosts are not the tenant's to choose on Wharfage; leave it out"
         ))),
@@ -69,7 +76,9 @@ fn host_port(written: &str) -> Result<Option<u16>> {
     }
     let port: u16 = written.parse().map_err(|_| invalid(format!("invalid port specification: {written:?}")))?;
     if port < LOWEST_HOST_PORT {
-        return Err(forbidden(format!("PortBindings.HostPort {port}: ports below {LOWEST_HOST_PORT} belong to the hosts on Wharfage")));
+        return Err(forbidden(format!(
+            "PortBindings.HostPort {port}: ports below {LOWEST_HOST_PORT} belong to the hosts on Wharfage"
+        )));
     }
     Ok(Some(port))
 }

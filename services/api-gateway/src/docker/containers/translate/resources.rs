@@ -14,15 +14,29 @@ const PIDS_MAX: i64 = 32_768;
 const NOFILE_MAX: i64 = 1_048_576;
 
 const ULIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
-    "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Signals by number, from 1.
 const SIGNALS: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR",
-    "SYS",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
 ];
 
 /// `9`, `KILL`, `SIGKILL`, `RTMIN+3` as a number from 1 to 64.
@@ -56,7 +70,9 @@ pub(super) fn resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result
     check_memory(host)?;
     check_cpu(host)?;
     if host.memory_swap == -1 {
-        warnings.push("MemorySwap=-1: unlimited swap is not available on Wharfage; twice the memory limit is allowed".into());
+        warnings.push(
+            "MemorySwap=-1: unlimited swap is not available on Wharfage; twice the memory limit is allowed".into(),
+        );
     }
     let positive = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
     Ok(Resources {
@@ -143,7 +159,9 @@ fn pids(limit: Option<i64>) -> Result<Option<u64>> {
     match limit {
         None | Some(0 | -1) => Ok(None),
         Some(n) if (1..=PIDS_MAX).contains(&n) => Ok(u64::try_from(n).ok()),
-        Some(n) if n > PIDS_MAX => Err(forbidden(format!("PidsLimit {n}: at most {PIDS_MAX} processes are available on Wharfage"))),
+        Some(n) if n > PIDS_MAX => {
+            Err(forbidden(format!("PidsLimit {n}: at most {PIDS_MAX} processes are available on Wharfage")))
+        }
         Some(n) => Err(invalid(format!("invalid PidsLimit: {n}"))),
     }
 }
@@ -177,10 +195,16 @@ fn ulimits(host: &HostConfig) -> Result<Vec<Ulimit>> {
                 return Err(invalid(format!("invalid ulimit {name}: less than -1")));
             }
             if u.hard != -1 && (u.soft == -1 || u.soft > u.hard) {
-                return Err(invalid(format!("ulimit soft limit must be less than or equal to hard limit: {} > {}", u.soft, u.hard)));
+                return Err(invalid(format!(
+                    "ulimit soft limit must be less than or equal to hard limit: {} > {}",
+                    u.soft, u.hard
+                )));
             }
             if name == "nofile" && u.hard > NOFILE_MAX {
-                return Err(forbidden(format!("Ulimits nofile {}: at most {NOFILE_MAX} are available on Wharfage", u.hard)));
+                return Err(forbidden(format!(
+                    "Ulimits nofile {}: at most {NOFILE_MAX} are available on Wharfage",
+                    u.hard
+                )));
             }
             Ok(Ulimit { name, soft: u.soft, hard: u.hard })
         })

@@ -87,7 +87,11 @@ pub(super) fn short_list(written: &[String], field: &str) -> Result<Vec<String>>
 }
 
 fn bounded(written: &[String], field: &str) -> Result<()> {
-    if written.len() > ENTRIES_MAX { Err(invalid(format!("{field}: at most {ENTRIES_MAX} entries are possible"))) } else { Ok(()) }
+    if written.len() > ENTRIES_MAX {
+        Err(invalid(format!("{field}: at most {ENTRIES_MAX} entries are possible")))
+    } else {
+        Ok(())
+    }
 }
 
 /// `64m`, `1g`, `4096`: go-units' binary sizes.

@@ -53,7 +53,13 @@ fn the_policy_matrix_is_refused_by_name() {
         assert!(matches!(error, Error::Forbidden(_)), "{field}={value}: {error:?}");
         assert!(error.to_string().contains(field), "{field}: {error}");
     }
-    for option in ["seccomp=unconfined", "apparmor=unconfined", "label=disable", "systempaths=unconfined", "no-new-privileges=false"] {
+    for option in [
+        "seccomp=unconfined",
+        "apparmor=unconfined",
+        "label=disable",
+        "systempaths=unconfined",
+        "no-new-privileges=false",
+    ] {
         let error = host("SecurityOpt", json!([option])).expect_err(option);
         assert!(matches!(&error, Error::Forbidden(text) if text.contains(option)), "{error:?}");
     }
@@ -130,7 +136,10 @@ fn an_entrypoint_of_the_user_drops_the_images_command() {
 #[test]
 fn an_automatic_removal_excludes_restarts() {
     let body = json!({"Image": "i", "HostConfig": {"AutoRemove": true, "RestartPolicy": {"Name": "always"}}});
-    assert_eq!(create(body).expect_err("refused").to_string(), "can't create 'AutoRemove' container with restart policy");
+    assert_eq!(
+        create(body).expect_err("refused").to_string(),
+        "can't create 'AutoRemove' container with restart policy"
+    );
     assert!(host("RestartPolicy", json!({"Name": "sometimes"})).is_err());
 }
 
@@ -138,7 +147,10 @@ fn an_automatic_removal_excludes_restarts() {
 fn a_tmpfs_keeps_its_options_and_stays_off_the_runtimes_places() {
     let spec = host("Tmpfs", json!({"/t/": "size=64m,mode=1770,exec"})).expect("translates").spec;
     let mount = &spec.tmpfs[0];
-    assert_eq!((mount.path.as_str(), mount.size_bytes, mount.mode, mount.exec), ("/t", Some(64 << 20), Some(0o1770), true));
+    assert_eq!(
+        (mount.path.as_str(), mount.size_bytes, mount.mode, mount.exec),
+        ("/t", Some(64 << 20), Some(0o1770), true)
+    );
     for path in ["/proc", "/sys/fs", "relative", "/a/../proc", "/"] {
         assert!(host("Tmpfs", json!({path: ""})).is_err(), "{path}");
     }
@@ -156,7 +168,9 @@ fn the_shown_document_has_no_defaults_but_keeps_empty_values_in_maps() {
 
 #[test]
 fn signals_come_by_name_or_number() {
-    for (written, number) in [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("sigusr1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)] {
+    for (written, number) in
+        [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("sigusr1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)]
+    {
         assert_eq!(signal_number(written), Some(number), "{written}");
     }
     for bad in ["", "0", "65", "SIGNOPE", "-9", "RTMIN+99"] {

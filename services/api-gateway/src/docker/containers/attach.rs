@@ -1,0 +1,159 @@
+//! `POST /containers/{id}/attach` and `/resize`: a client on a container's own streams. A container
+//! that does not run yet can be attached to: nothing of its output is missed then.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Path, Request, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use contract::agent::{AttachQuery, CONTAINERS, ResizeRequest, STREAM_PROTOCOL};
+use model::{Error, Phase, Result};
+use store::{ContainerRecord, ProjectScope};
+use tokio::time::Instant;
+
+use super::recorded;
+use crate::{
+    Gateway,
+    agents::tenant_error,
+    auth::Project,
+    docker::{
+        body::DockerResponse,
+        error::{DockerError, empty},
+        headers::Bare,
+        query::Query,
+        streams::{self, Client, DetachKeys, Ended},
+        version::RequestedVersion,
+    },
+};
+
+/// How long a host may take to hear of a container that has just been placed on it.
+const HEARS_WITHIN: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Attaches to a container.
+#[utoipa::path(post, path = "/containers/{id}/attach", operation_id = "ContainerAttach", tag = "Container",
+    params(("id" = String, Path, description = "Id, name or unique id prefix"),
+        ("logs" = Option<bool>, Query, description = "Send what was said so far"),
+        ("stream" = Option<bool>, Query, description = "Stay for what comes"),
+        ("stdin" = Option<bool>, Query, description = "Forward stdin"),
+        ("stdout" = Option<bool>, Query, description = "Send stdout"),
+        ("stderr" = Option<bool>, Query, description = "Send stderr"),
+        ("detachKeys" = Option<String>, Query, description = "Keys that end the session; ctrl-p,ctrl-q if absent")),
+    responses((status = 101, description = "The connection is the stream now"),
+        (status = 200, description = "The stream, without an upgrade"),
+        (status = 400, description = "Not a key sequence"), (status = 404, description = "No such container")))]
+pub(crate) async fn attach(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    version: RequestedVersion,
+    query: Query,
+    Path(reference): Path<String>,
+    request: Request,
+) -> Response {
+    let keys = match DetachKeys::parse(query.get("detachKeys").unwrap_or_default()) {
+        Ok(keys) => keys,
+        Err(error) => return DockerError(error).into_response(),
+    };
+    let (_, client) = Client::of(request);
+    let asked = AttachQuery {
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        logs: query.flag("logs"),
+        stream: query.flag("stream"),
+    };
+    match connect(&gateway, &scope, &reference, asked).await {
+        Err(error) => streams::plain_error(&error),
+        Ok((container, agent)) => {
+            let tty = container.spec.tty;
+            recorded::alone(&gateway, &scope, &container, "attach", &[]).await;
+            let after = move |ended| async move {
+                if ended == Ended::Detached {
+                    recorded::alone(&gateway, &scope, &container, "detach", &[]).await;
+                }
+            };
+            let keys = (tty && asked.stdin).then_some(keys);
+            let mut response = client.connect(agent, streams::content_type(tty, version), keys, after);
+            response.extensions_mut().insert(Bare);
+            response
+        }
+    }
+}
+
+async fn connect(
+    gateway: &Gateway,
+    scope: &ProjectScope,
+    reference: &str,
+    mut asked: AttachQuery,
+) -> Result<(ContainerRecord, reqwest::Upgraded)> {
+    let container = gateway.store.project_tx(scope).await?.find_container(reference).await?;
+    asked.stdin &= container.spec.open_stdin;
+    let agent = gateway.agents.of(&container)?;
+    let path = format!("{CONTAINERS}/{}/attach", container.id);
+    let deadline = Instant::now() + HEARS_WITHIN;
+    loop {
+        let tried = agent.upgrade(&path, STREAM_PROTOCOL, Some(&asked), None::<&()>).await;
+        match tried.map_err(tenant_error) {
+            Ok(stream) => return Ok((container, stream)),
+            // The word of a new container travels by another way and may come after us.
+            Err(Error::NotFound(_))
+                if container.observed.progress.phase < Phase::Running && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sets the size of a container's terminal.
+#[utoipa::path(post, path = "/containers/{id}/resize", operation_id = "ContainerResize", tag = "Container",
+    params(("id" = String, Path, description = "Id, name or unique id prefix"),
+        ("h" = u16, Query, description = "Rows"), ("w" = u16, Query, description = "Columns")),
+    responses((status = 200, description = "Done"), (status = 400, description = "Not a size"),
+        (status = 404, description = "No such container"), (status = 409, description = "It does not run")))]
+pub(crate) async fn resize(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    query: Query,
+    Path(reference): Path<String>,
+) -> DockerResponse {
+    let size = size(&query)?;
+    let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
+    if container.observed.progress.phase != Phase::Running {
+        return Err(Error::Conflict(format!("container {} is not running", container.id)).into());
+    }
+    let path = format!("{CONTAINERS}/{}/resize", container.id);
+    gateway.agents.of(&container)?.post::<_, ()>(&path, &size).await.map_err(tenant_error)?;
+    let (height, width) = (size.height.to_string(), size.width.to_string());
+    recorded::alone(&gateway, &scope, &container, "resize", &[("height", &height), ("width", &width)]).await;
+    Ok(empty(StatusCode::OK))
+}
+
+/// Rows and columns from the query, with dockerd's texts.
+pub(crate) fn size(query: &Query) -> Result<ResizeRequest> {
+    let number = |key: &str, word: &str| {
+        let written = query.get(key).unwrap_or_default();
+        written.parse::<u16>().map_err(|_| {
+            let why = if written.parse::<u64>().is_ok() { "value out of range" } else { "invalid syntax" };
+            Error::InvalidArgument(format!("invalid resize {word} {written:?}: {why}"))
+        })
+    };
+    Ok(ResizeRequest { height: number("h", "height")?, width: number("w", "width")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_is_none_is_refused_in_dockerds_words() {
+        let refusal = |query: &str| size(&Query::parse(query)).expect_err("refused").to_string();
+        assert_eq!(refusal(""), "invalid resize height \"\": invalid syntax");
+        assert_eq!(refusal("h=24&w=x"), "invalid resize width \"x\": invalid syntax");
+        assert_eq!(refusal("h=70000&w=1"), "invalid resize height \"70000\": value out of range");
+        assert!(size(&Query::parse("h=24&w=80")).is_ok());
+    }
+}

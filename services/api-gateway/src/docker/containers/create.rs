@@ -1,0 +1,191 @@
+//! `POST /containers/create`: translate, write (row, address, event: one transaction), place. What
+//! cannot be placed leaves nothing behind.
+
+use axum::{extract::State, http::StatusCode};
+use contract::{
+    place::{PLACE, PlaceRequest, Placement},
+    wake::Topic,
+};
+use model::{ContainerId, ContainerName, Digest, Error, Result};
+use serde_json::{Value, json};
+use store::{ContainerRecord, NewContainer, ProjectScope};
+use utoipa::ToSchema;
+
+use super::{
+    body::{CreateBody, typed},
+    image_defaults, names, recorded,
+    translate::{self, Translated},
+};
+use crate::{
+    Gateway,
+    auth::Project,
+    docker::{
+        body::{DockerResponse, JsonBody, json},
+        query::Query,
+    },
+};
+
+/// Names drawn before giving up.
+const NAME_TRIES: u32 = 8;
+
+/// What create answers.
+#[derive(Debug, serde::Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CreateReply {
+    /// Id of the new container.
+    pub(crate) id: String,
+    /// What the user should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Makes a container; it is not started.
+#[utoipa::path(post, path = "/containers/create", operation_id = "ContainerCreate", tag = "Container",
+    params(
+        ("name" = Option<String>, Query, description = "Name; drawn if absent"),
+        ("platform" = Option<String>, Query, description = "`os[/arch[/variant]]` the image must have")),
+    request_body = CreateBody,
+    responses(
+        (status = 201, description = "Created", body = CreateReply),
+        (status = 400, description = "A field is wrong"),
+        (status = 403, description = "A field asks beyond the platform's policy"),
+        (status = 404, description = "No such image"),
+        (status = 409, description = "The name is taken"),
+        (status = 501, description = "A field asks for something that is not built yet"),
+        (status = 503, description = "No host can take it")))]
+pub(crate) async fn create(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    query: Query,
+    JsonBody(body): JsonBody<Value>,
+) -> DockerResponse {
+    let body: CreateBody = typed(body.unwrap_or_else(|| json!({})))?;
+    if body.config.image.is_empty() {
+        return Err(Error::InvalidArgument("no image specified: Config.Image is empty".into()).into());
+    }
+    let name = query.text("name").map(str::parse::<ContainerName>).transpose()?;
+    let (container, warnings) = write(&gateway, &scope, &body, name, query.text("platform")).await?;
+    place(&gateway, &scope, &container).await?;
+    json(StatusCode::CREATED, &CreateReply { id: container.id.to_string(), warnings })
+}
+
+/// Round trips: BEGIN, image (2), container, address, event, COMMIT; then one call to the scheduler.
+async fn write(
+    gateway: &Gateway,
+    scope: &ProjectScope,
+    body: &CreateBody,
+    name: Option<ContainerName>,
+    platform: Option<&str>,
+) -> Result<(ContainerRecord, Vec<String>)> {
+    let mut tx = gateway.store.project_tx(scope).await?;
+    let image = tx.resolve_image(&body.config.image).await?;
+    check_platform(platform, &image.os, &image.architecture, &body.config.image)?;
+    let Translated { spec, warnings } = translate::translate(body, &image_defaults::parse(&image.config)?)?;
+    let mut container = blank(gateway, image.id, spec);
+    insert(&mut tx, &mut container, name).await?;
+    if !container.spec.network_none {
+        tx.allocate_endpoint(&container.id).await?;
+    }
+    recorded::within(gateway, &mut tx, &container, "create", &[]).await?;
+    tx.commit().await?;
+    gateway.bus.publish(&Topic::Project(scope.project()));
+    Ok((container, warnings))
+}
+
+fn blank(gateway: &Gateway, image_id: Digest, spec: model::ContainerSpec) -> ContainerRecord {
+    ContainerRecord {
+        id: ContainerId::from_bytes(chassis::ids::random_hex_id()),
+        // Overwritten by the insert, which draws one if the user gave none.
+        name: names::fallback(),
+        image_id,
+        spec,
+        created_at: gateway.clock.now(),
+        desired: model::Desired::Created,
+        run: 0,
+        host: None,
+        observed: model::Observed {
+            progress: model::Progress::NONE,
+            pid: None,
+            started_at: None,
+            exit: None,
+            prepare_error: None,
+        },
+        endpoint: None,
+        ports: Vec::new(),
+        removed_at: None,
+    }
+}
+
+async fn insert(tx: &mut store::ProjectTx, container: &mut ContainerRecord, name: Option<ContainerName>) -> Result<()> {
+    let given = name.is_some();
+    for attempt in 0..NAME_TRIES {
+        container.name = match &name {
+            Some(name) => name.clone(),
+            None => names::draw(attempt)?,
+        };
+        let new = NewContainer {
+            id: &container.id,
+            name: &container.name,
+            image_id: &container.image_id,
+            spec: &container.spec,
+            created_at: container.created_at,
+        };
+        if tx.insert_container(new).await? {
+            return Ok(());
+        }
+        if given {
+            return Err(name_conflict(tx, &container.name).await?);
+        }
+    }
+    Err(Error::Conflict("could not draw a free name; give one".into()))
+}
+
+/// dockerd's text, which clients parse.
+pub(super) async fn name_conflict(tx: &mut store::ProjectTx, name: &ContainerName) -> Result<Error> {
+    let holder = tx.container_named(name).await?.map(|id| id.to_string()).unwrap_or_default();
+    Ok(Error::Conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". \
+         You have to remove (or rename) that container to be able to reuse that name."
+    )))
+}
+
+fn check_platform(asked: Option<&str>, os: &str, architecture: &str, image: &str) -> Result<()> {
+    let Some(asked) = asked else { return Ok(()) };
+    let mut parts = asked.split('/');
+    let os_fits = parts.next().is_some_and(|wanted| wanted == os);
+    let architecture_fits = parts.next().is_none_or(|wanted| {
+        wanted
+            == match architecture {
+                "amd64" if wanted == "x86_64" => "x86_64",
+                "arm64" if wanted == "aarch64" => "aarch64",
+                other => other,
+            }
+    });
+    if os_fits && architecture_fits {
+        Ok(())
+    } else {
+        Err(Error::NotFound(format!(
+            "image with reference {image} was found but does not provide the specified platform ({asked})"
+        )))
+    }
+}
+
+/// Has it placed. If nobody can take it, it is as if it had never been, except in the history.
+async fn place(gateway: &Gateway, scope: &ProjectScope, container: &ContainerRecord) -> Result<()> {
+    let request = PlaceRequest { project: scope.project(), container: container.id.clone() };
+    let Err(error) = gateway.scheduler.post::<_, Placement>(PLACE, &request).await else { return Ok(()) };
+    let mut tx = gateway.store.project_tx(scope).await?;
+    if !tx.discard_unplaced(&container.id).await? {
+        // The answer was lost, the placement was not.
+        return Ok(());
+    }
+    recorded::within(gateway, &mut tx, container, "destroy", &[]).await?;
+    tx.commit().await?;
+    gateway.bus.publish(&Topic::Project(scope.project()));
+    Err(match error {
+        Error::Unavailable(detail) => {
+            tracing::warn!(%detail, "the scheduler does not answer");
+            Error::Unavailable("containers cannot be placed now; try again".into())
+        }
+        other => other,
+    })
+}

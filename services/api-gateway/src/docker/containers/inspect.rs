@@ -1,0 +1,58 @@
+//! `GET /containers/{id}/json` and `/top`: how one container is.
+
+use axum::{
+    extract::{Path, State},
+    http::StatusCode,
+};
+use contract::agent::{CONTAINERS, TopReply};
+use model::Error;
+use serde_json::json;
+
+use super::{render, state};
+use crate::{
+    Gateway,
+    agents::tenant_error,
+    auth::Project,
+    docker::{
+        body::{DockerResponse, json},
+        query::Query,
+        version::RequestedVersion,
+    },
+};
+
+/// Everything about a container. One query.
+#[utoipa::path(get, path = "/containers/{id}/json", operation_id = "ContainerInspect", tag = "Container",
+    params(("id" = String, Path, description = "Id, name or unique id prefix"),
+        ("size" = Option<bool>, Query, description = "Accepted; sizes are not measured yet")),
+    responses((status = 200, description = "The container", body = Object), (status = 404, description = "No such container")))]
+pub(crate) async fn inspect(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    version: RequestedVersion,
+    Path(reference): Path<String>,
+) -> DockerResponse {
+    let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
+    json(StatusCode::OK, &render::inspect(&container, version))
+}
+
+/// Its processes.
+#[utoipa::path(get, path = "/containers/{id}/top", operation_id = "ContainerTop", tag = "Container",
+    params(("id" = String, Path, description = "Id, name or unique id prefix"),
+        ("ps_args" = Option<String>, Query, description = "Options of ps")),
+    responses((status = 200, description = "Processes", body = Object), (status = 404, description = "No such container"),
+        (status = 409, description = "It does not run")))]
+pub(crate) async fn top(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    query: Query,
+    Path(reference): Path<String>,
+) -> DockerResponse {
+    let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
+    if !state::of(&container).is_running() {
+        return Err(Error::Conflict(format!("container {} is not running", container.id)).into());
+    }
+    let path = format!("{CONTAINERS}/{}/top", container.id);
+    let asked = [("ps_args", query.text("ps_args").unwrap_or("-ef"))];
+    let reply: TopReply = gateway.agents.of(&container)?.get_with(&path, &asked).await.map_err(tenant_error)?;
+    json(StatusCode::OK, &json!({"Titles": reply.titles, "Processes": reply.processes}))
+}

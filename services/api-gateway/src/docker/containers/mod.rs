@@ -1,0 +1,50 @@
+//! Containers: Docker's `/containers/…`. Handlers are thin: extract, one transaction, render; a
+//! host is only asked for what is not state (streams, signals, processes).
+
+pub(crate) mod attach;
+mod body;
+mod create;
+mod elapsed;
+mod host_config;
+mod image_defaults;
+mod inspect;
+mod list;
+mod logs;
+mod names;
+mod publish;
+pub(crate) mod recorded;
+mod remove;
+mod rename;
+mod render;
+mod start;
+pub(crate) mod state;
+mod stop;
+mod translate;
+mod wait;
+mod waiting;
+
+pub(crate) use body::typed;
+
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::Gateway;
+
+/// Every operation on containers that is built.
+pub(crate) fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::default()
+        .routes(routes!(list::list))
+        .routes(routes!(create::create))
+        .routes(routes!(inspect::inspect))
+        .routes(routes!(inspect::top))
+        .routes(routes!(logs::logs))
+        .routes(routes!(attach::attach))
+        .routes(routes!(attach::resize))
+        .routes(routes!(start::start))
+        .routes(routes!(stop::stop))
+        .routes(routes!(stop::restart))
+        .routes(routes!(stop::kill))
+        .routes(routes!(wait::wait))
+        .routes(routes!(rename::rename))
+        .routes(routes!(remove::remove))
+        .routes(routes!(remove::prune))
+}

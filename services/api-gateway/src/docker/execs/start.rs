@@ -1,0 +1,178 @@
+//! `POST /exec/{id}/start`: claims the exec's one start, then hands the connection to its host. Once
+//! the connection is taken over, whatever goes wrong is told in the stream, as dockerd does.
+
+use axum::{
+    body::Body,
+    extract::{Path, Request, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use contract::{
+    agent::{EXECS, ExecState, STREAM_PROTOCOL},
+    wake::Topic,
+};
+use model::{Error, ExecId, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::{ContainerRecord, ExecRecord, ProjectScope};
+use utoipa::ToSchema;
+
+use super::{StoredExec, action};
+use crate::{
+    Gateway,
+    agents::tenant_error,
+    auth::Project,
+    docker::{
+        body,
+        containers::{recorded, state, typed},
+        error::{DockerError, empty, refused},
+        streams::{self, Client, DetachKeys},
+        version::RequestedVersion,
+    },
+};
+
+/// How it is started.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct ExecStartConfig {
+    detach: bool,
+    tty: bool,
+    console_size: Option<[u16; 2]>,
+}
+
+/// Starts an exec.
+#[utoipa::path(post, path = "/exec/{id}/start", operation_id = "ExecStart", tag = "Exec",
+    params(("id" = String, Path, description = "Exec id")),
+    request_body = ExecStartConfig,
+    responses((status = 200, description = "Started, detached; or the stream, without an upgrade"),
+        (status = 101, description = "The connection is the stream now"),
+        (status = 404, description = "No such exec"), (status = 409, description = "The container does not run")))]
+pub(crate) async fn start(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    version: RequestedVersion,
+    Path(reference): Path<String>,
+    request: Request,
+) -> Response {
+    let (mut parts, rest) = request.into_parts();
+    let config = match read(&parts.headers, rest).await {
+        Ok(config) => config,
+        Err(response) => return response,
+    };
+    let client = Client::of_head(&mut parts, Body::empty());
+    match prepare(&gateway, &scope, &reference, &config).await {
+        Err(error) => DockerError(error).into_response(),
+        Ok((exec, container, claimed)) => {
+            run(Running { gateway, scope, exec, container, claimed }, &config, client, version).await
+        }
+    }
+}
+
+async fn read(headers: &HeaderMap, rest: Body) -> std::result::Result<ExecStartConfig, Response> {
+    let bytes = crate::json::read(rest).await.map_err(|unread| refused(unread.status(), unread.message()))?;
+    let document: Option<Value> = body::decode(headers, &bytes).map_err(|e| DockerError(e).into_response())?;
+    typed(document.unwrap_or_else(|| json!({}))).map_err(|e| DockerError(e).into_response())
+}
+
+/// Finds the exec and claims its start. A container that does not run is refused before the hijack.
+async fn prepare(
+    gateway: &Gateway,
+    scope: &ProjectScope,
+    reference: &str,
+    config: &ExecStartConfig,
+) -> Result<(ExecRecord<StoredExec>, ContainerRecord, bool)> {
+    let mut tx = gateway.store.project_tx(scope).await?;
+    let mut exec = tx.find_exec::<StoredExec>(reference).await?;
+    let missing = |_| Error::NotFound(format!("No such exec instance: {reference}"));
+    let container = tx.find_container(exec.container.as_str()).await.map_err(missing)?;
+    if state::of(&container) != state::State::Running {
+        return Err(Error::Conflict(format!("container {} is not running", container.id)));
+    }
+    let claimed = tx.claim_exec(&exec.id, gateway.clock.now()).await?;
+    exec.spec.start.detach = config.detach;
+    if let Some([rows, columns]) = config.console_size {
+        exec.spec.start.console_size = Some((rows, columns));
+    }
+    if claimed {
+        let what = action("exec_start", &exec.spec.start);
+        recorded::within(gateway, &mut tx, &container, &what, &[("execID", exec.id.as_str())]).await?;
+        tx.commit().await?;
+        gateway.bus.publish(&Topic::Project(scope.project()));
+    }
+    Ok((exec, container, claimed))
+}
+
+struct Running {
+    gateway: Gateway,
+    scope: ProjectScope,
+    exec: ExecRecord<StoredExec>,
+    container: ContainerRecord,
+    claimed: bool,
+}
+
+async fn run(running: Running, config: &ExecStartConfig, client: Client, version: RequestedVersion) -> Response {
+    let path = format!("{EXECS}/{}/start", running.exec.id);
+    let tty = running.exec.spec.start.tty;
+    let stream_type = streams::content_type(config.tty || tty, version);
+    let has_run = || Error::Conflict(format!("exec command {} has already run", running.exec.id));
+    let agent = running.gateway.agents.of(&running.container);
+    if config.detach {
+        let started = match agent {
+            _ if !running.claimed => Err(has_run()),
+            Ok(agent) => agent.post::<_, ()>(&path, &running.exec.spec.start).await.map_err(tenant_error),
+            Err(error) => Err(error),
+        };
+        return match started {
+            Ok(()) => empty(StatusCode::OK),
+            Err(error) => DockerError(error).into_response(),
+        };
+    }
+    let stream = match agent {
+        _ if !running.claimed => Err(has_run()),
+        Ok(agent) => agent
+            .upgrade(&path, STREAM_PROTOCOL, None::<&()>, Some(&running.exec.spec.start))
+            .await
+            .map_err(tenant_error),
+        Err(error) => Err(error),
+    };
+    match stream {
+        Err(error) => {
+            if running.claimed {
+                running.died().await;
+            }
+            client.tell(&error.public_message(), tty, stream_type)
+        }
+        Ok(stream) => {
+            let keys = DetachKeys::parse(&running.exec.spec.detach_keys).ok();
+            let keys = keys.filter(|_| tty && running.exec.spec.start.attach_stdin);
+            client.connect(stream, stream_type, keys, move |_| async move { running.died().await })
+        }
+    }
+}
+
+impl Running {
+    /// Records the end of the exec, if it has ended: a client may also just have left.
+    async fn died(&self) {
+        let code = match exit_code(&self.gateway, &self.container, &self.exec.id).await {
+            Ok(Some(code)) => code.to_string(),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "how an exec ended is not known");
+                return;
+            }
+        };
+        let more = [("execID", self.exec.id.as_str()), ("exitCode", code.as_str())];
+        recorded::alone(&self.gateway, &self.scope, &self.container, "exec_die", &more).await;
+    }
+}
+
+async fn exit_code(gateway: &Gateway, container: &ContainerRecord, exec: &ExecId) -> Result<Option<i32>> {
+    Ok(state_of(gateway, container, exec).await?.exit_code)
+}
+
+/// What the host knows of an exec.
+pub(super) async fn state_of(gateway: &Gateway, container: &ContainerRecord, exec: &ExecId) -> Result<ExecState> {
+    let path = format!("{EXECS}/{exec}");
+    let asked = [("container", container.id.as_str())];
+    gateway.agents.of(container)?.get_with(&path, &asked).await.map_err(tenant_error)
+}

@@ -1,0 +1,10 @@
+//! Byte streams between a Docker client and a host: the connection is taken over after the head of
+//! the answer, and bytes are passed on as they are, each direction ending for itself.
+
+mod detach_keys;
+mod hijack;
+mod relay;
+
+pub(crate) use detach_keys::DetachKeys;
+pub(crate) use hijack::{Client, content_type, plain_error};
+pub(crate) use relay::Ended;
