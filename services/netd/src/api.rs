@@ -16,7 +16,6 @@ use crate::engine::Engine;
 struct Description;
 
 /// The routes and their description.
-#[must_use]
 pub fn api() -> (axum::Router<Engine>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(replace_plan))

@@ -213,8 +213,7 @@ impl Op {
     #[must_use]
     pub fn can_wait(&self, desired: &Desired) -> bool {
         match self {
-            Self::RemoveTunnel(vni) => !desired.tunnels.contains_key(vni),
-            Self::RemoveBridge(_) => true,
+            Self::RemoveTunnel(vni) | Self::RemoveBridge(vni) => !desired.bridges.contains_key(vni),
             Self::Bridge(_)
             | Self::Firewall { .. }
             | Self::Tunnel(_)

@@ -29,6 +29,8 @@ use crate::{
 /// How often it is asked whether somebody changed an nft table, and how long a bridge without
 /// containers is kept: whoever runs one short container after another finds it there.
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Between making one namespace ahead of need and the next, so that starts go first.
+const SPARE_PAUSE: Duration = Duration::from_millis(10);
 /// How often everything else is looked at.
 const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// Without an underlay device to ask.
@@ -142,14 +144,22 @@ impl Worker {
     }
 
     fn run(mut self, inbox: &mpsc::Receiver<Command>) {
+        let mut spares_missing = true;
         loop {
-            match inbox.recv_timeout(IDLE_TICK) {
-                Ok(command) => self.answer(command),
+            let pause = if spares_missing { SPARE_PAUSE } else { IDLE_TICK };
+            match inbox.recv_timeout(pause) {
+                Ok(command) => {
+                    self.answer(command);
+                    spares_missing = true;
+                }
+                Err(RecvTimeoutError::Timeout) if spares_missing => spares_missing = self.prepare(),
                 Err(RecvTimeoutError::Timeout) => self.idle(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if self.repaired_at.elapsed() >= REPAIR_EVERY {
                 self.repair();
+                // A host that is never idle must not collect the bridges of all it ever ran.
+                self.retire();
             }
         }
     }
@@ -226,6 +236,12 @@ impl Worker {
         if let Some(trouble) = &self.trouble {
             tracing::warn!(trouble, "not everything could be set right");
         }
+    }
+
+    /// Makes a namespace ahead of need; whether there are more to make.
+    fn prepare(&mut self) -> bool {
+        // Those who need one will make it themselves, and be told why they cannot.
+        self.kernel.prepare_spare().unwrap_or(false)
     }
 
     fn idle(&mut self) {

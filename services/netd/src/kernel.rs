@@ -30,6 +30,7 @@ use crate::{
 };
 use claims::Claims;
 use netlink::Netlink;
+use netns::NewNamespace;
 use nft::Nft;
 
 /// Handles on the host's network namespace, kept for netd's life.
@@ -41,6 +42,8 @@ pub(crate) struct Kernel {
     /// The host's ends of the pairs that are in use; the name depends on what was free.
     veths: BTreeMap<ContainerId, String>,
     claims: Claims,
+    /// Namespaces without a name, made ahead of need.
+    spares: Vec<NewNamespace>,
 }
 
 impl Kernel {
@@ -56,6 +59,7 @@ impl Kernel {
             netns_dir,
             veths: BTreeMap::new(),
             claims: Claims::default(),
+            spares: Vec::new(),
         })
     }
 

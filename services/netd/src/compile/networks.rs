@@ -81,8 +81,13 @@ fn network(wanted: &NetNetwork, subnet: Ipv4Net, host: &HostConfig) -> Network {
     let peers: BTreeSet<_> = wanted.peers.iter().filter(|p| same_family(p) && **p != host.address).copied().collect();
     let overhead = if host.address.is_ipv4() { VXLAN_OVERHEAD_V4 } else { VXLAN_OVERHEAD_V6 };
     let mtu = if peers.is_empty() { host.underlay_mtu } else { host.underlay_mtu.saturating_sub(overhead) }.max(576);
-    let tunnel =
-        (!peers.is_empty()).then(|| Tunnel { vni: wanted.vni, local: host.address, port: host.vxlan_port, mtu, peers });
+    let tunnel = (!peers.is_empty()).then_some(Tunnel {
+        vni: wanted.vni,
+        local: host.address,
+        port: host.vxlan_port,
+        mtu,
+        peers,
+    });
     let gateway_net = Ipv4Net::new(gateway, subnet.prefix_len()).expect("a subnet's prefix length is valid");
     let bridge = Bridge { vni: wanted.vni, gateway: gateway_net, mac: names::gateway_mac(gateway), mtu };
     Network { subnet, bridge, tunnel }

@@ -11,7 +11,7 @@ use rtnetlink::{
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, LinkAttribute},
+        link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoPortKind, LinkAttribute},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     },
 };
@@ -27,6 +27,8 @@ use crate::compile::{BRIDGE_PREFIX, Bridge, LINK_MARK, Tunnel};
 pub(super) const ALIAS: &str = "wharfage";
 /// The forwarding entry of a tunnel for broadcast and unknown addresses.
 const ANY_MAC: [u8; 6] = [0; 6];
+/// `lo` is the first link of every namespace.
+const LO: u32 = 1;
 
 pub(super) fn bridge(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
     let name = bridge.name();
@@ -160,6 +162,23 @@ pub(super) fn no_ipv6_address(name: &str) -> RouteNetlinkMessage {
         .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]))
         .build();
     RouteNetlinkMessage::SetLink(link)
+}
+
+/// A message that lets a bridge send a frame back by the port it came from.
+pub(super) fn hairpin(name: &str) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewLink(
+        LinkMessageBuilder::<LinkBridgePort>::default()
+            .name(name.to_owned())
+            .set_port_kind(InfoPortKind::Bridge)
+            .hairpin(true)
+            .build(),
+    )
+}
+
+/// Brings up `lo` of the namespace it is sent in.
+pub(super) fn lo_up() -> Request {
+    let lo = LinkMessageBuilder::<LinkUnspec>::default().index(LO).up().build();
+    Request::change("bringing up lo", RouteNetlinkMessage::SetLink(lo))
 }
 
 fn quiet_ipv6(name: &str) -> Result<()> {

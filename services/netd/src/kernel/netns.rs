@@ -5,7 +5,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    },
     path::Path,
 };
 
@@ -18,6 +21,7 @@ use nix::{
 
 use super::{
     error::{Doing as _, KernelError, Result},
+    links,
     netlink::Netlink,
     sysctl,
 };
@@ -38,28 +42,32 @@ pub(super) fn current() -> Result<File> {
     File::open(OWN).doing(|| "opening the network namespace".to_owned())
 }
 
-/// Makes a namespace and mounts it on `path`. The thread visits it and is back in `host` afterwards.
-pub(super) fn create(host: &File, path: &Path) -> Result<NewNamespace> {
-    let new = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path);
-    new.doing(|| format!("creating {}", path.display()))?;
-    let made = inside_new(host, || {
-        let none = None::<&str>;
-        mount(Some(OWN), path, none, MsFlags::MS_BIND, none).doing(|| format!("mounting {}", path.display()))?;
+/// Makes a namespace with `lo` up. The thread visits it and is back in `host` afterwards. Nothing
+/// but the handles keeps it until it is mounted.
+pub(super) fn make(host: &File) -> Result<NewNamespace> {
+    unshare(CloneFlags::CLONE_NEWNET).doing(|| "making a network namespace".to_owned())?;
+    let inside = || {
         // What is born here later has no IPv6; `lo` keeps its ::1, which programs expect.
         sysctl::set_if_there("net/ipv6/conf/default/disable_ipv6", "1")?;
         Ok(NewNamespace { handle: current()?, netlink: Netlink::open()? })
-    });
-    if made.is_err() {
-        remove(path)?;
-    }
-    made
+    };
+    let made = inside();
+    return_to(host);
+    let mut namespace: NewNamespace = made?;
+    namespace.netlink.run_one(links::lo_up())?;
+    Ok(namespace)
 }
 
-fn inside_new<T>(host: &File, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    unshare(CloneFlags::CLONE_NEWNET).doing(|| "making a network namespace".to_owned())?;
-    let done = work();
-    return_to(host);
-    done
+/// Mounts a namespace on `path`, which is made for it.
+pub(super) fn mount_on(namespace: &NewNamespace, path: &Path) -> Result<()> {
+    let new = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path);
+    new.doing(|| format!("creating {}", path.display()))?;
+    let (source, none) = (format!("/proc/thread-self/fd/{}", namespace.handle.as_raw_fd()), None::<&str>);
+    let mounted = mount(Some(source.as_str()), path, none, MsFlags::MS_BIND, none);
+    if mounted.is_err() {
+        remove(path)?;
+    }
+    mounted.doing(|| format!("mounting {}", path.display()))
 }
 
 /// Runs `work` inside the namespace mounted on `path`.

@@ -63,7 +63,7 @@ pub(super) fn commit(socket: &Socket, change: &PortChange) -> io::Result<()> {
     let mut bytes = Vec::new();
     let subsystem = NFNL_SUBSYS_NFTABLES;
     message(&mut bytes, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, NFPROTO_UNSPEC, subsystem, |_| {});
-    let removals = change.remove.iter().map(|(k, _)| (*k, None)).collect::<Vec<_>>();
+    let removals = change.remove.keys().map(|k| (*k, None)).collect::<Vec<_>>();
     let additions = change.add.iter().map(|(k, t)| (*k, Some(*t))).collect::<Vec<_>>();
     let mut expected = 0;
     for elements in [removals, additions] {

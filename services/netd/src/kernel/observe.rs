@@ -158,6 +158,7 @@ pub(super) fn addresses(netlink: &mut Netlink, index: u32) -> Result<BTreeSet<Ip
     Ok(all.iter().filter_map(|m| local_address(m, index)).collect())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's attributes are an open set")]
 fn local_address(message: &RouteNetlinkMessage, index: u32) -> Option<Ipv4Net> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     let local = message.attributes.iter().find_map(|a| match a {
@@ -168,6 +169,7 @@ fn local_address(message: &RouteNetlinkMessage, index: u32) -> Option<Ipv4Net> {
 }
 
 /// Where a tunnel sends what it has no entry for.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's attributes are an open set")]
 pub(super) fn flood_list(netlink: &mut Netlink, index: u32) -> Result<BTreeSet<IpAddr>> {
     let mut wanted = NeighbourMessage::default();
     wanted.header.family = AddressFamily::Bridge;
@@ -187,6 +189,7 @@ pub(super) fn flood_list(netlink: &mut Netlink, index: u32) -> Result<BTreeSet<I
     Ok(all.iter().filter_map(peer).collect())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's attributes are an open set")]
 pub(super) fn mtu_under(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u32>> {
     let addresses = netlink.dump("listing addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
     let carries = |message: &RouteNetlinkMessage| {

@@ -22,10 +22,10 @@ use super::{
 };
 use crate::compile::{BRIDGE_PREFIX, LINK_MARK, Sandbox, Veth, veth_name};
 
-/// `lo` is the first link of every namespace.
-const LO: u32 = 1;
 /// Names tried before giving up: each is held by a pair the kernel is still taking apart.
 const NAME_ATTEMPTS: u8 = 24;
+/// Namespaces kept ready: a burst of starts finds them, and they cost little while they wait.
+const SPARES: usize = 8;
 
 impl Kernel {
     fn netns_path(&self, container: &ContainerId) -> PathBuf {
@@ -34,24 +34,37 @@ impl Kernel {
 
     pub(super) fn make_sandbox(&mut self, sandbox: &Sandbox) -> Result<()> {
         let path = self.netns_path(&sandbox.container);
-        let made = match netns::create(&self.host_ns, &path) {
+        let mut namespace = match self.spares.pop() {
+            Some(spare) => spare,
+            None => netns::make(&self.host_ns)?,
+        };
+        match netns::mount_on(&namespace, &path) {
             // The directory is there but for the first time.
             Err(e) if e.is_absent() => {
                 netns::make_dir(&self.netns_dir)?;
-                netns::create(&self.host_ns, &path)
+                netns::mount_on(&namespace, &path)?;
             }
-            made => made,
-        };
-        let mut namespace = made?;
-        let filled = match &sandbox.veth {
-            None => namespace.netlink.run_one(lo_up()),
-            Some(veth) => self.join(&sandbox.container, veth, &mut namespace),
-        };
-        if filled.is_err() {
+            mounted => mounted?,
+        }
+        let Some(veth) = &sandbox.veth else { return Ok(()) };
+        let joined = self.join(&sandbox.container, veth, &mut namespace);
+        if joined.is_err() {
             // Takes whatever of the pair there is with it.
             netns::remove(&path)?;
         }
-        filled
+        joined
+    }
+
+    /// Makes one namespace ahead of need, unless there are enough. Making one is half the cost of a
+    /// sandbox. Answers whether there is more to make.
+    ///
+    /// # Errors
+    /// None could be made.
+    pub(crate) fn prepare_spare(&mut self) -> Result<bool> {
+        if self.spares.len() < SPARES {
+            self.spares.push(netns::make(&self.host_ns)?);
+        }
+        Ok(self.spares.len() < SPARES)
     }
 
     fn join(&mut self, container: &ContainerId, veth: &Veth, namespace: &mut NewNamespace) -> Result<()> {
@@ -63,6 +76,8 @@ impl Kernel {
         let alias = LinkAttribute::IfAlias(format!("wharfage {container} {}", veth.address.addr()));
         self.netlink.run(vec![
             Request::change("keeping IPv6 off the host's end", links::no_ipv6_address(&name)),
+            // A container that dials its own published port gets its own packet back by the port it came from.
+            Request::change("setting up the bridge port", links::hairpin(&name)),
             Request::change(
                 "bringing up the host's end",
                 RouteNetlinkMessage::SetLink(outside.up().append_extra_attribute(alias).build()),
@@ -112,11 +127,6 @@ impl Kernel {
     }
 }
 
-fn lo_up() -> Request {
-    let lo = LinkMessageBuilder::<LinkUnspec>::default().index(LO).up().build();
-    Request::change("bringing up lo", RouteNetlinkMessage::SetLink(lo))
-}
-
 fn pair(name: &str, veth: &Veth, bridge: u32, namespace: &NewNamespace) -> RouteNetlinkMessage {
     let far = LinkMessageBuilder::<LinkUnspec>::default()
         .name("eth0".to_owned())
@@ -148,7 +158,6 @@ fn configure_inside(netlink: &mut Netlink, veth: &Veth) -> Result<()> {
         .kind(RouteType::Unicast)
         .build();
     netlink.run(vec![
-        lo_up(),
         Request::create("adding the address", RouteNetlinkMessage::NewAddress(address)),
         Request::change("bringing up eth0", RouteNetlinkMessage::SetLink(up)),
         Request::create("adding the default route", RouteNetlinkMessage::NewRoute(route)),
