@@ -23,7 +23,7 @@ const FORGET_PATIENCE: Duration = Duration::from_secs(2);
 pub struct StartFailure {
     /// dockerd's words.
     pub message: String,
-    /// 127 not found, 126 not executable, 128 anything else.
+    /// 127 not found, 126 not executable, anything else 128 for a container and 126 for an exec.
     pub exit_code: i32,
 }
 
@@ -144,15 +144,18 @@ impl OciRuntime for Runc {
     fn start_failure(&self, log: &str) -> StartFailure {
         let cause = last_error(log);
         let cause = cause.strip_prefix("runc run failed: ").unwrap_or(&cause);
-        failure(format!(
-            "failed to create task for container: failed to create shim task: \
+        failure(
+            format!(
+                "failed to create task for container: failed to create shim task: \
              OCI runtime create failed: runc create failed: {cause}: unknown"
-        ))
+            ),
+            128,
+        )
     }
 
     fn exec_failure(&self, log: &str) -> StartFailure {
         let cause = last_error(log);
-        failure(format!("OCI runtime exec failed: {cause}: unknown"))
+        failure(format!("OCI runtime exec failed: {cause}: unknown"), 126)
     }
 }
 
@@ -167,15 +170,15 @@ fn last_error(log: &str) -> String {
     found.unwrap_or_else(|| "the runtime failed without saying why".to_owned())
 }
 
-/// dockerd's rule: not found is 127, not allowed or not a program is 126, all else 128.
-fn failure(message: String) -> StartFailure {
+/// dockerd's rule: not found is 127, not allowed or not a program is 126, all else is `otherwise`.
+fn failure(message: String, otherwise: i32) -> StartFailure {
     let has = |needles: &[&str]| needles.iter().any(|n| message.contains(n));
     let exit_code = if has(&["executable file not found", "no such file or directory", "system cannot find the file"]) {
         127
     } else if has(&["permission denied", "not a directory", "is a directory", "exec format error"]) {
         126
     } else {
-        128
+        otherwise
     };
     StartFailure { message, exit_code }
 }
@@ -216,8 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_that_says_nothing_is_128() {
+    fn a_runtime_that_says_nothing_has_dockerds_code() {
         assert_eq!(runc().start_failure("").exit_code, 128);
+        assert_eq!(runc().exec_failure("").exit_code, 126);
     }
 
     #[test]

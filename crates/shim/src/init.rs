@@ -24,11 +24,9 @@ pub(crate) fn run(argv: &[OsString]) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
             eprintln!("exec {}: {e}", argv[0].display());
-            ExitCode::from(match e.kind() {
-                ErrorKind::NotFound => 127,
-                ErrorKind::PermissionDenied => 126,
-                _ => 128,
-            })
+            let codes = [(ErrorKind::NotFound, 127), (ErrorKind::PermissionDenied, 126)];
+            let known = codes.iter().find(|(kind, _)| *kind == e.kind());
+            ExitCode::from(known.map_or(128, |(_, code)| *code))
         }
     }
 }

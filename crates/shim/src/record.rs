@@ -28,10 +28,10 @@ pub(crate) fn write<T: Serialize>(path: &Path, record: &T, durability: Durabilit
         file.sync_data()?;
     }
     fs::rename(&draft, path)?;
-    if durability == Durability::Disk {
-        if let Some(dir) = path.parent() {
-            File::open(dir)?.sync_all()?;
-        }
+    if durability == Durability::Disk
+        && let Some(dir) = path.parent()
+    {
+        File::open(dir)?.sync_all()?;
     }
     Ok(())
 }

@@ -190,8 +190,7 @@ impl Shim {
         if self.stage != Stage::Running || self.task(INIT).is_none_or(|t| !t.runs()) {
             return Some(not_running());
         }
-        let named = (1..=128).contains(&request.id.len()) && request.id.bytes().all(|b| b.is_ascii_alphanumeric());
-        if !named {
+        if !is_exec_id(&request.id) {
             return Some(failed(Failure::Invalid, "invalid exec id"));
         }
         let taken = self.exec_key(&request.id).is_some() || self.dir.exec_record(&request.id).exists();
@@ -231,11 +230,8 @@ impl Shim {
     }
 
     fn exec_state(&self, id: &str) -> Reply {
-        let valid = id.bytes().all(|b| b.is_ascii_alphanumeric());
-        match self.dir.read_exec(id).ok().flatten().filter(|_| valid) {
-            Some(record) => Reply::ExecState(record),
-            None => failed(Failure::NotFound, "no such exec"),
-        }
+        let record = is_exec_id(id).then(|| self.dir.read_exec(id).ok().flatten()).flatten();
+        record.map_or_else(|| failed(Failure::NotFound, "no such exec"), Reply::ExecState)
     }
 
     fn bye(&mut self) -> Reply {
@@ -247,6 +243,11 @@ impl Shim {
             Stage::Starting | Stage::Running => failed(Failure::Conflict, "the container runs"),
         }
     }
+}
+
+/// It names files.
+fn is_exec_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 fn failed(failure: Failure, message: &str) -> Reply {

@@ -366,10 +366,10 @@ impl Shim {
         }
         for at in 0..self.clients.len() {
             let client = &self.clients[at];
-            if let (true, false, Role::Stream(s)) = (client.is_over(), client.input_ended, client.role) {
-                if s.stdin {
-                    self.with_task(s.task, Task::input_ended);
-                }
+            if let (true, false, Role::Stream(s)) = (client.is_over(), client.input_ended, client.role)
+                && s.stdin
+            {
+                self.with_task(s.task, Task::input_ended);
             }
         }
         self.clients.retain(|c| !c.is_over());

@@ -85,30 +85,31 @@ impl Task {
 
     /// Hands bytes to the process; without a stdin they are nobody's.
     pub(crate) fn offer_input(&mut self, bytes: &[u8]) {
-        if let Some(stdin) = &mut self.stdin {
-            if stdin.offer(bytes).is_err() {
-                self.stdin = None;
-            }
+        if let Some(stdin) = &mut self.stdin
+            && stdin.offer(bytes).is_err()
+        {
+            self.stdin = None;
         }
         self.settle_stdin();
     }
 
     /// Its stdin takes more again.
     pub(crate) fn flush_input(&mut self) {
-        if let Some(stdin) = &mut self.stdin {
-            if stdin.flush().is_err() {
-                self.stdin = None;
-            }
+        if let Some(stdin) = &mut self.stdin
+            && stdin.flush().is_err()
+        {
+            self.stdin = None;
         }
         self.settle_stdin();
     }
 
     /// A client's input is over. A terminal has no end of file that a client could send by leaving.
     pub(crate) fn input_ended(&mut self) {
-        if self.stdin_once && !self.tty {
-            if let Some(stdin) = &mut self.stdin {
-                stdin.close_when_empty();
-            }
+        if self.stdin_once
+            && !self.tty
+            && let Some(stdin) = &mut self.stdin
+        {
+            stdin.close_when_empty();
         }
         self.settle_stdin();
     }

@@ -22,7 +22,11 @@ use runtime::{
     write_bundle,
 };
 
-pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_wharfage-shim");
+/// The shim as built for the tests, or the one of the environment, to measure a release build.
+pub(crate) fn shim_program() -> PathBuf {
+    std::env::var_os("WHARFAGE_SHIM").unwrap_or_else(|| env!("CARGO_BIN_EXE_wharfage-shim").into()).into()
+}
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a test may change before the container is prepared.
@@ -30,6 +34,8 @@ pub(crate) struct Recipe {
     pub(crate) sandbox: SandboxSpec,
     pub(crate) config: ShimConfig,
     pub(crate) rootfs: PathBuf,
+    /// For measuring what the profile costs.
+    pub(crate) without_seccomp: bool,
 }
 
 /// A prepared container with a live shim.
@@ -38,6 +44,8 @@ pub(crate) struct Container {
     pub(crate) bundle: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) cgroup_path: String,
+    /// How long the shim took to be ready.
+    pub(crate) spawned_in: Duration,
     dir: tempfile::TempDir,
 }
 
@@ -81,17 +89,26 @@ pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Cont
         cgroup_path: cgroup_path.clone(),
         console_size: None,
     };
-    let mut recipe = Recipe { sandbox, config, rootfs };
+    let mut recipe = Recipe { sandbox, config, rootfs, without_seccomp: false };
     change(&mut recipe);
     recipe.sandbox.tty = recipe.config.tty;
     recipe.sandbox.console_size = recipe.config.console_size;
     write_bundle(&bundle, &recipe.sandbox).expect("bundle");
+    if recipe.without_seccomp {
+        let path = bundle.join("config.json");
+        let bytes = fs::read(&path).expect("readable");
+        let mut config: serde_json::Value = serde_json::from_slice(&bytes).expect("is JSON");
+        config["linux"]["seccomp"] = serde_json::Value::Null;
+        fs::write(&path, config.to_string()).expect("writable");
+    }
     // As deep as a real one: longer than a socket address.
     let run_dir = RunDir::new(dir.path().join("run".repeat(20)).join("c".repeat(64)));
     fs::create_dir_all(run_dir.path()).expect("run directory");
     run_dir.write_config(&recipe.config).expect("configuration");
-    let container = Container { run_dir, bundle, log, cgroup_path, dir };
+    let mut container = Container { run_dir, bundle, log, cgroup_path, spawned_in: Duration::ZERO, dir };
+    let begun = Instant::now();
     container.spawn_shim();
+    container.spawned_in = begun.elapsed();
     container
 }
 
@@ -117,7 +134,7 @@ fn busybox_root(root: &Path) {
 
 impl Container {
     pub(crate) fn spawn_shim(&self) {
-        let out = self.run_dir.shim_command(Path::new(SHIM)).output().expect("the shim is built");
+        let out = self.run_dir.shim_command(&shim_program()).output().expect("the shim is built");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
 
@@ -128,7 +145,10 @@ impl Container {
     }
 
     pub(crate) fn ask(&self, request: &Request) -> Reply {
-        self.connect().ask(request)
+        self.connect().try_ask(request).unwrap_or_else(|| {
+            let told = fs::read_to_string(self.run_dir.shim_log()).unwrap_or_default();
+            panic!("the shim did not answer {request:?}; its log: {told:?}")
+        })
     }
 
     pub(crate) fn start(&self) -> Reply {
@@ -254,8 +274,23 @@ impl Connection {
             }
             let mut bytes = [0; 4096];
             match self.stream.read(&mut bytes) {
-                Ok(0) | Err(_) => return None,
+                Ok(0) => return None,
+                // Linux interrupts reads that have a time-out, whatever SA_RESTART says.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    eprintln!("read from the shim: {e}");
+                    return None;
+                }
                 Ok(n) => self.buffer.extend_from_slice(&bytes[..n]),
+            }
+        }
+    }
+
+    fn read_some(&mut self, bytes: &mut [u8]) -> usize {
+        loop {
+            match self.stream.read(bytes) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                read => return read.expect("output in time"),
             }
         }
     }
@@ -303,13 +338,31 @@ impl Connection {
         (out, err)
     }
 
+    /// The payload of the next frame.
+    pub(crate) fn read_frame(&mut self) -> String {
+        loop {
+            if let Some((header, after)) = self.buffer.split_first_chunk::<8>() {
+                let (_, len) = protocol::parse_frame_header(*header).expect("a frame");
+                if let Some(payload) = after.get(..len as usize) {
+                    let text = String::from_utf8_lossy(payload).into_owned();
+                    self.buffer.drain(..8 + len as usize);
+                    return text;
+                }
+            }
+            let mut bytes = [0; 4096];
+            let n = self.read_some(&mut bytes);
+            assert!(n > 0, "the stream ended within a frame");
+            self.buffer.extend_from_slice(&bytes[..n]);
+        }
+    }
+
     /// Reads a raw stream until `text` has come by.
     pub(crate) fn read_until(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         while !String::from_utf8_lossy(&self.buffer).contains(text) {
             assert!(Instant::now() < deadline, "{text:?} never came: {:?}", String::from_utf8_lossy(&self.buffer));
             let mut bytes = [0; 4096];
-            let n = self.stream.read(&mut bytes).expect("output in time");
+            let n = self.read_some(&mut bytes);
             assert!(n > 0, "the stream ended before {text:?}: {:?}", String::from_utf8_lossy(&self.buffer));
             self.buffer.extend_from_slice(&bytes[..n]);
         }

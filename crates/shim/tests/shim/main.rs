@@ -4,5 +4,8 @@ mod exec;
 mod harness;
 mod life;
 mod log;
+mod measure;
 mod streams;
+#[cfg(target_arch = "x86_64")]
+mod syscalls;
 mod walls;

@@ -22,6 +22,18 @@ fn b02_the_first_process_has_three_descriptors_and_sits_in_its_root() {
 }
 
 #[test]
+fn b02_a_working_directory_behind_a_descriptor_leads_nowhere() {
+    for n in 3..12 {
+        let container = container(&["sh", "-c", "cat ../../../../../../../../etc/hostname 2>/dev/null; pwd"], |r| {
+            r.sandbox.cwd = format!("/proc/self/fd/{n}");
+        });
+        let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+        let (out, _, _) = container.run_attached();
+        assert!(host.trim().is_empty() || !out.contains(host.trim()), "descriptor {n} leaks the host: {out}");
+    }
+}
+
+#[test]
 fn b13_the_kernels_switches_are_read_only() {
     let script = "for f in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /proc/sys/kernel/modprobe \
         /sys/kernel/uevent_helper /sys/fs/cgroup/memory/release_agent /sys/fs/cgroup/devices/devices.allow; do \

@@ -1,0 +1,99 @@
+//! Figures, not assertions: `WHARFAGE_SHIM=<release build> cargo test -p shim -- --ignored --nocapture measure`.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use runtime::{
+    ExecProcess,
+    protocol::{Reply, Request},
+};
+
+use crate::harness::{Recipe, container, shell};
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn rounds(change: impl Fn(&mut Recipe)) -> [Duration; 4] {
+    let mut all: [Vec<Duration>; 4] = Default::default();
+    for _ in 0..20 {
+        let container = container(&["true"], &change);
+        let mut events = container.subscribe();
+        let begun = Instant::now();
+        assert!(matches!(container.start(), Reply::Started { .. }));
+        all[0].push(begun.elapsed());
+        events.wait_exit();
+        all[1].push(begun.elapsed());
+        assert_eq!(container.ask(&Request::Bye), Reply::Done);
+        all[2].push(begun.elapsed());
+        all[3].push(container.spawned_in);
+        thread::sleep(Duration::from_millis(120));
+    }
+    all.map(median)
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn measure_start() {
+    let report = |what: &str, [started, exited, gone, spawned]: [Duration; 4]| {
+        println!("{what}: shim ready {spawned:?}, start {started:?}, until exit told {exited:?}, until bye {gone:?}");
+    };
+    report("default profile", rounds(|_| {}));
+    report("without seccomp", rounds(|r| r.without_seccomp = true));
+    let container = shell("sleep 60");
+    container.start();
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let exec = ExecProcess { argv: vec!["true".into()], ..ExecProcess::default() };
+        let (connection, _) = container.exec(&exec, [false, true, true]);
+        connection.read_raw();
+        times.push(begun.elapsed());
+    }
+    println!("exec true: {:?}", median(times));
+}
+
+fn memory(pid: i32) -> String {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let wanted = ["Rss:", "Pss:", "Private_Clean:", "Private_Dirty:"];
+    let lines = rollup.lines().filter(|l| wanted.iter().any(|w| l.starts_with(w)));
+    lines.map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn measure_memory() {
+    let all: Vec<_> = (0..10).map(|_| shell("sleep 60")).collect();
+    for container in &all {
+        container.start();
+    }
+    thread::sleep(Duration::from_secs(2));
+    println!("idle, one of ten: {}", memory(all[0].shim_pid()));
+    let busy = shell("seq 1 200000; sleep 60");
+    let attached = busy.attach(false);
+    busy.start();
+    let reader = thread::spawn(move || drop(attached));
+    thread::sleep(Duration::from_secs(3));
+    reader.join().expect("reads");
+    println!("after a burst of output: {}", memory(busy.shim_pid()));
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn measure_log() {
+    let line = "x".repeat(99);
+    for (what, script) in [
+        ("100 lines a write", format!("yes {line} | head -c 400000000")),
+        ("the same into /dev/null", format!("yes {line} | head -c 400000000 >/dev/null")),
+    ] {
+        let container = container(&["sh", "-c", &script], |_| {});
+        let mut events = container.subscribe();
+        let begun = Instant::now();
+        container.start();
+        events.wait_exit();
+        println!("{what}: {:.0} MB/s", 400.0 / begun.elapsed().as_secs_f64());
+    }
+}

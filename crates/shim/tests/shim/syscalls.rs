@@ -1,0 +1,130 @@
+//! The system-call filter as a program meets it (B15, B21, B22): a hand-made executable makes one
+//! call and exits with its errno.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use crate::harness::{Container, container};
+
+const EPERM: i32 = 1;
+const ENOSYS: i32 = 38;
+/// 128 + SIGSYS.
+const KILLED: i32 = 159;
+
+/// A 64-bit executable of nothing but `code`.
+fn executable(code: &[u8]) -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    let size = HEADERS + code.len() as u64;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    elf.extend([2u16, 62].iter().flat_map(|n| n.to_le_bytes()));
+    elf.extend(1u32.to_le_bytes());
+    elf.extend([BASE + HEADERS, 64, 0].iter().flat_map(|n| n.to_le_bytes()));
+    elf.extend(0u32.to_le_bytes());
+    elf.extend([64u16, 56, 1, 0, 0, 0].iter().flat_map(|n| n.to_le_bytes()));
+    elf.extend([1u32, 5].iter().flat_map(|n| n.to_le_bytes()));
+    elf.extend([0, BASE, BASE, size, size, 0x1000].iter().flat_map(|n: &u64| n.to_le_bytes()));
+    elf.extend(code);
+    elf
+}
+
+/// `exit(-syscall(number, first, 1, 0))`.
+fn one_call(number: u32, first: u64) -> Vec<u8> {
+    let mut code = vec![0xb8];
+    code.extend(number.to_le_bytes());
+    code.extend([0x48, 0xbf]);
+    code.extend(first.to_le_bytes());
+    code.extend([0xbe, 1, 0, 0, 0, 0x31, 0xd2, 0x4d, 0x31, 0xd2, 0x0f, 0x05]);
+    // neg eax; mov edi, eax; mov eax, 60 (exit); syscall
+    code.extend([0xf7, 0xd8, 0x89, 0xc7, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
+    executable(&code)
+}
+
+fn with_programs(programs: &[(String, Vec<u8>)]) -> Container {
+    let script: String = programs.iter().map(|(name, _)| format!("/{name}; echo {name} $?;")).collect();
+    container(&["sh", "-c", &script], |r| {
+        for (name, bytes) in programs {
+            let path = r.rootfs.join(name);
+            fs::write(&path, bytes).expect("program");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+        }
+    })
+}
+
+fn codes(programs: &[(String, Vec<u8>)]) -> Vec<(String, i32)> {
+    let (out, _, _) = with_programs(programs).run_attached();
+    let parse = |line: &str| {
+        let (name, code) = line.split_once(' ')?;
+        Some((name.to_owned(), code.parse().ok()?))
+    };
+    out.lines().filter_map(parse).collect()
+}
+
+#[test]
+fn calls_that_break_out_fail_and_clone3_makes_libc_fall_back() {
+    let table = [
+        ("ptrace-free-getpid", 39, 0),
+        ("mount", 165, EPERM),
+        ("umount2", 166, EPERM),
+        ("pivot_root", 155, EPERM),
+        ("unshare", 272, EPERM),
+        ("setns", 308, EPERM),
+        ("bpf", 321, EPERM),
+        ("perf_event_open", 298, EPERM),
+        ("userfaultfd", 323, EPERM),
+        ("io_uring_setup", 425, EPERM),
+        ("keyctl", 250, EPERM),
+        ("add_key", 248, EPERM),
+        ("request_key", 249, EPERM),
+        ("open_by_handle_at", 304, EPERM),
+        ("name_to_handle_at", 303, EPERM),
+        ("process_vm_writev", 311, EPERM),
+        ("kcmp", 312, EPERM),
+        ("pidfd_getfd", 438, EPERM),
+        ("init_module", 175, EPERM),
+        ("kexec_load", 246, EPERM),
+        ("syslog", 103, EPERM),
+        ("modify_ldt", 154, EPERM),
+        ("open_tree", 428, EPERM),
+        ("fsopen", 430, EPERM),
+        ("clone3", 435, ENOSYS),
+    ];
+    let programs: Vec<_> = table.iter().map(|(name, nr, _)| ((*name).to_owned(), one_call(*nr, 0))).collect();
+    let mut got = codes(&programs);
+    // getpid returns a PID, which is no errno; that it comes back at all is what counts.
+    assert_ne!(got.remove(0).1, KILLED);
+    let want: Vec<_> = table[1..].iter().map(|(name, _, errno)| ((*name).to_owned(), *errno)).collect();
+    assert_eq!(got, want);
+}
+
+#[test]
+fn only_the_families_of_ordinary_programs_have_sockets() {
+    let table: [(&str, u64, bool); 9] = [
+        ("unix", 1, true),
+        ("inet", 2, true),
+        ("inet6", 10, true),
+        ("netlink", 16, true),
+        ("alg", 38, false),
+        ("vsock", 40, false),
+        // The kernel looks at 32 bits; a filter that compares 64 lets these through.
+        ("alg-in-disguise", (1 << 32) | 38, false),
+        ("vsock-in-disguise", (1 << 32) | 40, false),
+        ("tipc", 30, false),
+    ];
+    let programs: Vec<_> = table.iter().map(|(name, family, _)| ((*name).to_owned(), one_call(41, *family))).collect();
+    for ((name, code), (_, _, allowed)) in codes(&programs).into_iter().zip(table) {
+        assert_eq!(code != EPERM, allowed, "{name} {code}");
+    }
+}
+
+#[test]
+fn a_new_user_namespace_by_clone_is_refused() {
+    let flags = 0x1000_0000 | 17;
+    assert_eq!(codes(&[("clone-newuser".to_owned(), one_call(56, flags))]), [("clone-newuser".to_owned(), EPERM)]);
+}
+
+#[test]
+fn the_32_bit_abi_kills() {
+    // mov eax, 20 (getpid); int 0x80; exit(0)
+    let code = [0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
+    assert_eq!(codes(&[("int80".to_owned(), executable(&code))]), [("int80".to_owned(), KILLED)]);
+}
