@@ -1,5 +1,7 @@
 //! The store against a real PostgreSQL: what its constraints, policies and guards hold.
 
+mod containers;
+mod events;
 mod plans;
 mod reports;
 mod row_level_security;
