@@ -302,4 +302,57 @@ mod tests {
         assert_eq!(files(dir.path()), ["abcd"]);
         assert!(BlobStore::open(dir.path()).is_err(), "a second process may not share the directory");
     }
+
+    /// A file system of one mebibyte, unmounted in any case.
+    struct SmallDisk(tempfile::TempDir);
+
+    impl SmallDisk {
+        fn mount() -> Self {
+            let disk = Self(tempfile::tempdir().expect("tempdir"));
+            disk.run("mount", &["-t", "tmpfs", "-o", "size=1m", "wt-small"]);
+            disk
+        }
+
+        fn run(&self, program: &str, arguments: &[&str]) {
+            let status = std::process::Command::new(program).args(arguments).arg(self.0.path()).status();
+            assert!(status.expect(program).success(), "{program}: this test needs root");
+        }
+    }
+
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            self.run("umount", &["-l"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_named_and_nothing_stays_on_it() {
+        let disk = SmallDisk::mount();
+        let blobs = BlobStore::open(disk.0.path()).expect("open");
+        let content = vec![7; 12 * 1024 * 1024];
+        let mut writer = blobs.begin(&digest_of(&content), content.len() as u64).await.expect("begin");
+        let mut outcome = Ok(());
+        for chunk in content.chunks(64 * 1024) {
+            outcome = writer.write(Bytes::copy_from_slice(chunk)).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        let error = match outcome {
+            Ok(()) => writer.finish().await,
+            Err(error) => {
+                drop(writer);
+                Err(error)
+            }
+        };
+        let error = error.expect_err("twelve do not fit into one").to_string();
+        assert!(error.contains("no space left on device"), "{error}");
+        for _ in 0..100 {
+            if files(disk.0.path()).is_empty() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("left: {:?}", files(disk.0.path()));
+    }
 }

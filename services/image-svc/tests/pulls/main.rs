@@ -1,0 +1,11 @@
+//! Pulls through the whole service: mutual TLS in front, real PostgreSQL behind, Debian's
+//! docker-registry as an honest upstream and a server of the test's own as a hostile one.
+
+mod debian;
+mod hostile;
+mod image;
+mod stage;
+
+mod honest;
+mod rights;
+mod trouble;
