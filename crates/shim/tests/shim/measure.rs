@@ -1,7 +1,9 @@
 //! Figures, not assertions: `WHARFAGE_SHIM=<release build> cargo test -p shim -- --ignored --nocapture measure`.
 
 use std::{
-    fs, thread,
+    fs,
+    process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -41,6 +43,7 @@ fn measure_start() {
     let report = |what: &str, [started, exited, gone, spawned]: [Duration; 4]| {
         println!("{what}: shim ready {spawned:?}, start {started:?}, until exit told {exited:?}, until bye {gone:?}");
     };
+    println!("runc run --detach by itself: {:?}", runtime_alone());
     report("default profile", rounds(|_| {}));
     report("without seccomp", rounds(|r| r.without_seccomp = true));
     let container = shell("sleep 60");
@@ -54,6 +57,28 @@ fn measure_start() {
         times.push(begun.elapsed());
     }
     println!("exec true: {:?}", median(times));
+}
+
+/// The runtime by itself, on the same bundle: what the shim cannot be faster than.
+fn runtime_alone() -> Duration {
+    let times = (0..20).map(|_| {
+        let container = container(&["true"], |_| {});
+        let id = container.cgroup_path.rsplit('/').next().expect("has an id").to_owned();
+        let root = container.path().join("runc");
+        let runc = |args: &[&str]| {
+            let mut command = Command::new("/usr/sbin/runc");
+            command.arg("--root").arg(&root).args(args).stdin(Stdio::null()).stdout(Stdio::null());
+            command
+        };
+        let begun = Instant::now();
+        let status = runc(&["run", "--detach", "--bundle", &container.bundle.to_string_lossy(), &id]).status();
+        let took = begun.elapsed();
+        assert!(status.expect("runc runs").success());
+        runc(&["delete", "--force", &id]).status().expect("runc runs");
+        thread::sleep(Duration::from_millis(120));
+        took
+    });
+    median(times.collect())
 }
 
 fn memory(pid: i32) -> String {
