@@ -87,6 +87,19 @@ impl Seed {
         Ok(SeededProject { id: id.parse()?, network, image })
     }
 
+    /// An operator's bearer token, known by its digest.
+    ///
+    /// # Errors
+    /// Postgres refuses.
+    pub async fn operator_token(&self, secret_sha256: &[u8; 32]) -> Result<()> {
+        sqlx::query("INSERT INTO tokens (id, kind, secret_sha256) VALUES ($1::text::uuid, 'bearer', $2)")
+            .bind(Self::uuid(self.number()))
+            .bind(secret_sha256.as_slice())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// A host that was heard from just now.
     ///
     /// # Errors

@@ -1,0 +1,10 @@
+//! The public door as a client meets it: the whole router in process, over a real PostgreSQL with
+//! the gateway's own role. Image-svc is stood in for by a server that speaks its contract.
+
+mod credentials;
+mod document;
+mod images;
+mod limits;
+mod platform;
+mod wire;
+mod world;
