@@ -213,7 +213,7 @@ impl Worker {
 
     /// Reads the kernel anew.
     fn look_again(&mut self) -> kernel::Result<()> {
-        self.kernel.enable_forwarding()?;
+        self.kernel.prepare_host()?;
         self.host.underlay_mtu = self.kernel.mtu_under(self.host.address)?.unwrap_or(DEFAULT_MTU);
         let firewall = self.observed.firewall.take().filter(|_| !self.kernel.nft_changed());
         self.observed = Observed { firewall, ..self.kernel.observe()? };

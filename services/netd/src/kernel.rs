@@ -63,11 +63,13 @@ impl Kernel {
         })
     }
 
-    /// Lets the host route. Part of every sync: whoever turned it off cut off every container.
+    /// Lets the host route, and makes the place for namespaces. Part of every sync: whoever turned it
+    /// off cut off every container.
     ///
     /// # Errors
-    /// `/proc/sys` is not writable.
-    pub(crate) fn enable_forwarding(&self) -> Result<()> {
+    /// `/proc/sys` or the run directory is not writable.
+    pub(crate) fn prepare_host(&self) -> Result<()> {
+        netns::make_dir(&self.netns_dir)?;
         sysctl::set("net/ipv4/ip_forward", "1")
     }
 

@@ -8,7 +8,7 @@ use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
-        link::{LinkAttribute, LinkMessage},
+        link::{LinkAttribute, LinkExtentMask, LinkMessage},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
@@ -125,6 +125,7 @@ impl Netlink {
     pub(super) fn link(&mut self, name: &str) -> Result<Option<LinkMessage>> {
         let mut wanted = LinkMessage::default();
         wanted.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        wanted.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let mut bytes = Vec::with_capacity(64);
         let sequence = self.encode(RouteNetlinkMessage::GetLink(wanted), NLM_F_REQUEST, &mut bytes);
         self.socket.send(&bytes, 0).doing(|| format!("looking up {name}"))?;

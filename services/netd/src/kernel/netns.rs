@@ -16,7 +16,7 @@ use model::ContainerId;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
-    sys::statfs::{NSFS_MAGIC, statfs},
+    sys::statfs::{NSFS_MAGIC, TMPFS_MAGIC, statfs},
 };
 
 use super::{
@@ -120,9 +120,17 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(ContainerId, bool)>> {
     Ok(found)
 }
 
-/// Makes the directory for the files. Only root may look: a namespace's file is a door into it.
+/// Makes the directory for the files, a file system in memory: on a disk, making and removing a file
+/// costs as much as the pair of links does. Only root may look: a namespace's file is a door into it.
 pub(super) fn make_dir(dir: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).doing(|| format!("creating {}", dir.display()))
+    let what = || format!("creating {}", dir.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).doing(what)?;
+    let there = statfs(dir).doing(what)?;
+    if there.filesystem_type() == TMPFS_MAGIC {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("wharfage-netns"), dir, Some("tmpfs"), flags, Some("mode=0700,size=1m")).doing(what)
 }
 
 /// Drops every namespace and the directory.
@@ -130,6 +138,10 @@ pub(super) fn remove_all(dir: &Path) -> Result<()> {
     let mut result = Ok(());
     for (container, _) in list(dir)? {
         result = result.and(remove(&dir.join(container.as_str())));
+    }
+    match umount2(dir, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::Error::ENOENT | nix::Error::EINVAL) => {}
+        Err(e) => return result.and(Err(KernelError::new(format!("unmounting {}", dir.display()), e))),
     }
     match fs::remove_dir(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {

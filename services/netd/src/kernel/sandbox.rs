@@ -38,14 +38,7 @@ impl Kernel {
             Some(spare) => spare,
             None => netns::make(&self.host_ns)?,
         };
-        match netns::mount_on(&namespace, &path) {
-            // The directory is there but for the first time.
-            Err(e) if e.is_absent() => {
-                netns::make_dir(&self.netns_dir)?;
-                netns::mount_on(&namespace, &path)?;
-            }
-            mounted => mounted?,
-        }
+        netns::mount_on(&namespace, &path)?;
         let Some(veth) = &sandbox.veth else { return Ok(()) };
         let joined = self.join(&sandbox.container, veth, &mut namespace);
         if joined.is_err() {

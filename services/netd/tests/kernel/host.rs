@@ -93,16 +93,27 @@ impl Host {
         self.try_delta(delta).expect("the delta is taken")
     }
 
-    /// How long each of these deltas took, over one connection.
-    pub(crate) fn timed(&self, deltas: &[NetDelta]) -> Vec<Duration> {
+    /// How long each of these deltas took, over one connection, with a pause before each.
+    pub(crate) fn timed(&self, deltas: &[NetDelta], pause: Duration) -> Vec<Duration> {
         let client = Internal::unix(&self.socket()).expect("a client");
         let took = |delta: &NetDelta| {
+            std::thread::sleep(pause);
             let begun = Instant::now();
             let status: NetStatus = self.runtime.block_on(client.post(net::DELTA, delta)).expect("the delta is taken");
             assert!(status.failed.is_empty(), "{:?}", status.failed);
             begun.elapsed()
         };
         deltas.iter().map(took).collect()
+    }
+
+    /// Time the kernel thread spent on a processor so far; a busy machine does not lengthen it.
+    pub(crate) fn worked(&self) -> Duration {
+        let pid = self.netd.as_ref().expect("it runs").id();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("readable").flatten().map(|e| e.path());
+        let named = |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|c| c.trim() == "kernel");
+        let task = tasks.into_iter().find(named).expect("the kernel thread");
+        let stat = std::fs::read_to_string(task.join("schedstat")).expect("readable");
+        Duration::from_nanos(stat.split(' ').next().and_then(|n| n.parse().ok()).expect("a number"))
     }
 
     /// A container's namespace.
@@ -134,6 +145,7 @@ impl Drop for Host {
         for mount in mounts.into_iter().flatten().flatten() {
             let _: Result<_, _> = nix::mount::umount2(&mount.path(), nix::mount::MntFlags::MNT_DETACH);
         }
+        let _: Result<_, _> = nix::mount::umount2(&self.dir.path().join("run/netns"), nix::mount::MntFlags::MNT_DETACH);
         let _: Result<_, _> = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }
