@@ -1,6 +1,6 @@
 //! Over which hosts each network reaches. A host that is new to a network must become known to the
 //! others on it, so they get a new generation too. Written under the plan epoch's lock only: whoever
-//! holds it sees every placement there is.
+//! holds it sees every placement there is. Placing extends networks (`plan.rs`), upkeep shrinks them.
 
 use std::collections::BTreeSet;
 
@@ -13,21 +13,6 @@ use crate::{Store, store_error};
 pub(crate) async fn lock_epoch(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!("SELECT n FROM plan_epoch FOR UPDATE").fetch_one(connection).await.map_err(store_error)?;
     Ok(())
-}
-
-/// Records where freshly placed containers took their networks. Returns the hosts whose peers changed.
-pub(crate) async fn extend_networks(connection: &mut PgConnection, placed: &[String]) -> Result<BTreeSet<HostId>> {
-    let extended = sqlx::query_scalar!(
-        "INSERT INTO network_hosts (network_id, host_id)
-         SELECT DISTINCT e.network_id, c.host_id FROM containers c JOIN endpoints e ON e.container_id = c.id
-         WHERE c.id = ANY($1) AND c.host_id IS NOT NULL
-         ON CONFLICT DO NOTHING RETURNING network_id",
-        placed
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(store_error)?;
-    touch_networks(connection, &extended).await
 }
 
 /// Gives every host of these networks a generation in which its peers are new.

@@ -11,7 +11,7 @@ use sqlx::{PgConnection, types::Json};
 use crate::{
     Store,
     hosts::{capacity, condition, host_state},
-    network_hosts::extend_networks,
+    network_hosts::touch_networks,
     store_error,
     stored::{number, parsed},
 };
@@ -69,8 +69,14 @@ impl Store {
                    UPDATE containers c SET host_id = p.host
                    FROM unnest($2::text[], $3::uuid[]) AS p (container, host), epoch
                    WHERE c.id = p.container AND c.host_id IS NULL AND c.desired_state <> 'removed'
-                   RETURNING c.id, c.host_id)
-               SELECT placed.id AS "id?", placed.host_id AS "host_id?" FROM epoch LEFT JOIN placed ON true"#,
+                   RETURNING c.id, c.host_id),
+               extended AS (
+                   INSERT INTO network_hosts (network_id, host_id)
+                   SELECT DISTINCT e.network_id, placed.host_id FROM placed JOIN endpoints e ON e.container_id = placed.id
+                   ON CONFLICT DO NOTHING RETURNING network_id)
+               SELECT placed.id AS "id?", placed.host_id AS "host_id?",
+                      ARRAY(SELECT DISTINCT network_id FROM extended) AS "extended!: Vec<String>"
+               FROM epoch LEFT JOIN placed ON true"#,
             plan.epoch,
             &containers,
             &hosts,
@@ -78,17 +84,14 @@ impl Store {
         .fetch_all(tx.connection())
         .await
         .map_err(store_error)?;
-        if rows.is_empty() {
-            return Ok(Applied::Stale);
-        }
+        let Some(first) = rows.first() else { return Ok(Applied::Stale) };
+        let mut changed = touch_networks(tx.connection(), &first.extended).await?;
         let mut placed = BTreeMap::new();
         for row in rows {
             if let (Some(id), Some(host)) = (row.id, row.host_id) {
                 placed.insert(parsed::<ContainerId>(&id)?, HostId(host));
             }
         }
-        let ids: Vec<String> = placed.keys().map(|id| id.as_str().to_owned()).collect();
-        let mut changed = extend_networks(tx.connection(), &ids).await?;
         tx.commit().await?;
         changed.extend(placed.values());
         Ok(Applied::Done { placed, changed })
@@ -215,8 +218,10 @@ async fn add_images(
     let wanted: BTreeSet<&str> = unplaced.iter().filter_map(|demand| Some(demand.image.as_ref()?.as_str())).collect();
     let wanted: Vec<String> = wanted.into_iter().map(str::to_owned).collect();
     let rows = sqlx::query!(
-        r#"SELECT w.image AS "image_id!", h.id AS "host_id!" FROM unnest($1::text[]) AS w (image), hosts h
-           WHERE EXISTS (SELECT FROM containers c WHERE c.image_id = w.image AND c.host_id = h.id)"#,
+        // LIMIT keeps it one look into the index per host and image, whatever Postgres thinks of the table.
+        r#"SELECT w.image AS "image_id!", h.id AS "host_id!" FROM unnest($1::text[]) AS w (image) CROSS JOIN hosts h
+           CROSS JOIN LATERAL (
+               SELECT FROM containers c WHERE c.image_id = w.image AND c.host_id = h.id LIMIT 1) AS has"#,
         &wanted
     )
     .fetch_all(connection)

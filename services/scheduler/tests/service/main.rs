@@ -111,6 +111,17 @@ impl Service {
         self.client_named(&format!("host:{host}"))
     }
 
+    /// From the service's own metrics.
+    pub(crate) fn mean_plan_duration(&self) -> Duration {
+        let text = self.ctx.metrics().render();
+        let value = |suffix: &str| {
+            let name = format!("wharfage_plan_duration_seconds_{suffix}{{");
+            let line = text.lines().find(|line| line.starts_with(&name));
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).expect("the metric is exported")
+        };
+        Duration::from_secs_f64(value("sum") / value("count"))
+    }
+
     pub(crate) async fn shut_down(self) {
         self.stop.cancel();
         assert!(self.ctx.stop_tasks(Duration::from_secs(5)).await, "background tasks end when told");
