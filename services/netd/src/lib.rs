@@ -24,6 +24,12 @@ pub use engine::{Engine, purge};
 
 use chassis::{App, Ctx, Server, limits::HttpLimits};
 
+/// The description of the API: what `openapi/netd.json` holds.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    api().1
+}
+
 /// A plan of some ten thousand containers.
 const PLAN_MAX_BYTES: usize = 16 << 20;
 

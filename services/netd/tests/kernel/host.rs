@@ -64,7 +64,7 @@ impl Host {
         std::fs::write(self.config(), config).expect("the configuration");
         let netd = Command::new("nsenter")
             .arg(format!("--net={}", self.netns().display()))
-            .arg(env!("CARGO_BIN_EXE_netd"))
+            .arg(binary())
             .arg("--config")
             .arg(self.config())
             .spawn();
@@ -132,7 +132,7 @@ impl Host {
     pub(crate) fn purge(&self) {
         let net = format!("--net={}", self.netns().display());
         let config = self.config().display().to_string();
-        run("nsenter", &[&net, env!("CARGO_BIN_EXE_netd"), "purge", "--config", &config]);
+        run("nsenter", &[&net, &binary(), "purge", "--config", &config]);
     }
 }
 
@@ -148,6 +148,11 @@ impl Drop for Host {
         let _: Result<_, _> = nix::mount::umount2(&self.dir.path().join("run/netns"), nix::mount::MntFlags::MNT_DETACH);
         let _: Result<_, _> = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
+}
+
+/// The netd to test: this build's, or another one that is to be measured.
+fn binary() -> String {
+    std::env::var("NETD_UNDER_TEST").unwrap_or_else(|_| env!("CARGO_BIN_EXE_netd").to_owned())
 }
 
 /// Whether a unix socket takes connections.
