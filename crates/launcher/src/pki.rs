@@ -25,7 +25,9 @@ pub(crate) fn ensure(layout: &Layout) -> Result<()> {
         let (cert, key) = (dir.join(format!("{service}.pem")), dir.join(format!("{service}.key")));
         if !cert.exists() || !key.exists() {
             let usages = [Usage::Server, Usage::Client];
-            let (cert_pem, key_pem) = authority.issue(&format!("service:{service}"), &usages, 3650)?;
+            // The docker CLI checks the name it dialled; services among themselves check the common name.
+            let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+            let (cert_pem, key_pem) = authority.issue_named(&format!("service:{service}"), &usages, &names, 3650)?;
             write_private(&key, &key_pem)?;
             fs::write(&cert, cert_pem)?;
         }
