@@ -1,2 +1,168 @@
-//! tmp
+//! Plans in, keepers out: each delta is compared with what is here (`diff`), written down, and handed
+//! to the keepers it is about. What a delta does not name is not looked at.
+
 pub(crate) mod diff;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use contract::host::{HostDelta, PlannedContainer, PlannedNetwork};
+use diff::{Action, Stale, diff};
+use model::{ContainerId, Phase};
+
+use crate::{
+    host::SharedHost,
+    keeper::{self, Handle, Message, machine::State},
+    ledger::Entry,
+};
+
+/// Every container of this host.
+#[derive(Clone)]
+pub(crate) struct Fleet(Arc<Inner>);
+
+struct Inner {
+    host: SharedHost,
+    book: Mutex<Book>,
+}
+
+struct Book {
+    keepers: BTreeMap<ContainerId, Handle>,
+    networks: BTreeMap<String, PlannedNetwork>,
+    generation: i64,
+}
+
+impl Book {
+    fn network_of(&self, plan: &PlannedContainer) -> Option<PlannedNetwork> {
+        self.networks.get(plan.endpoint.as_ref()?.network.as_str()).cloned()
+    }
+}
+
+impl Fleet {
+    /// Takes up what the last agent left. Every container is looked after from here on, with or
+    /// without a scheduler.
+    ///
+    /// # Errors
+    /// The data directory cannot be read.
+    pub(crate) fn resume(host: SharedHost) -> std::io::Result<Self> {
+        let mut book =
+            Book { keepers: BTreeMap::new(), networks: host.ledger.networks(), generation: host.ledger.generation() };
+        let entries = host.ledger.containers()?;
+        // netd's plan must know of every run that lives before it is sent for the first time.
+        for Entry { plan, state, .. } in &entries {
+            if let Some(plan) = plan.as_ref().filter(|p| state.is_alive() && p.endpoint.is_some() && !p.spec.network_none) {
+                host.net.remember(plan, book.network_of(plan).as_ref());
+            }
+        }
+        host.reports.reached(book.generation.max(0));
+        for entry in entries {
+            let (id, observed) = (entry.id.clone(), entry.state.observed.clone());
+            let plan = entry.plan.clone();
+            let network = plan.as_ref().and_then(|p| book.network_of(p));
+            host.reports.moved(&id, &observed);
+            let handle = keeper::keep(host.clone(), entry, network.clone());
+            if let Some(plan) = plan {
+                handle.tell(Message::Plan(Box::new(plan), network));
+            }
+            book.keepers.insert(id, handle);
+        }
+        tracing::info!(containers = book.keepers.len(), generation = book.generation, "resumed");
+        Ok(Self(Arc::new(Inner { host, book: Mutex::new(book) })))
+    }
+
+    /// Applies one line of the plan stream. Returns the networks that changed, for netd.
+    ///
+    /// # Errors
+    /// It is older than what was reached.
+    pub(crate) fn apply(&self, delta: HostDelta) -> Result<Vec<PlannedNetwork>, Stale> {
+        let host = &self.0.host;
+        let mut book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = if delta.full {
+            book.keepers.iter().map(|(id, k)| (id.clone(), k.plan())).collect()
+        } else {
+            let named = delta.containers.iter().filter_map(|c| Some((c.id.clone(), book.keepers.get(&c.id)?.plan())));
+            named.collect()
+        };
+        let actions = diff(book.generation, &known, &delta)?;
+        let changed = update_networks(&mut book.networks, &delta);
+        if !changed.is_empty() || delta.full {
+            log_failure("networks", host.ledger.save_networks(&book.networks));
+        }
+        for action in actions {
+            act(host, &mut book, action, &known);
+        }
+        book.generation = delta.generation;
+        log_failure("generation", host.ledger.save_generation(delta.generation));
+        host.reports.reached(delta.generation);
+        Ok(changed)
+    }
+
+    /// The keeper of a container.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn get(&self, id: &ContainerId) -> model::Result<Handle> {
+        let book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.keepers.get(id).cloned().ok_or_else(|| model::Error::NotFound(format!("No such container: {id}")))
+    }
+
+    /// A removal was taken note of: the last trace of the container goes.
+    pub(crate) fn forget(&self, id: &ContainerId) {
+        let mut book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = |k: &Handle| k.observed().borrow().progress.phase == Phase::Removed;
+        if book.keepers.get(id).is_some_and(removed) {
+            book.keepers.remove(id);
+            let dir = self.0.host.places.container(id);
+            log_failure("a removed container", self.0.host.trash.discard(&dir));
+        }
+    }
+}
+
+fn act(host: &SharedHost, book: &mut Book, action: Action, known: &BTreeMap<ContainerId, Option<PlannedContainer>>) {
+    match action {
+        Action::Keep(plan) => {
+            log_failure("a plan", host.ledger.save_plan(&plan));
+            let entry = Entry { id: plan.id.clone(), plan: None, state: State::new() };
+            let network = book.network_of(&plan);
+            let handle = keeper::keep(host.clone(), entry, network.clone());
+            book.keepers.insert(plan.id.clone(), handle.clone());
+            handle.tell(Message::Plan(plan, network));
+        }
+        Action::Retarget(mut plan) => {
+            // The image may have been deleted since: its layers are still known here.
+            if let Some(Some(before)) = known.get(&plan.id)
+                && plan.image.layers.is_empty()
+            {
+                plan.image.layers.clone_from(&before.image.layers);
+            }
+            log_failure("a plan", host.ledger.save_plan(&plan));
+            if let Some(handle) = book.keepers.get(&plan.id) {
+                handle.tell(Message::Plan(plan.clone(), book.network_of(&plan)));
+            }
+        }
+        Action::Discard(id) => {
+            tracing::info!(container = %id, "in no plan: it goes");
+            if let Some(handle) = book.keepers.get(&id) {
+                handle.tell(Message::Discard);
+            }
+        }
+    }
+}
+
+fn update_networks(networks: &mut BTreeMap<String, PlannedNetwork>, delta: &HostDelta) -> Vec<PlannedNetwork> {
+    let changed: Vec<PlannedNetwork> =
+        delta.networks.iter().filter(|n| networks.get(n.id.as_str()) != Some(n)).cloned().collect();
+    if delta.full {
+        networks.clear();
+    }
+    networks.extend(delta.networks.iter().map(|n| (n.id.to_string(), n.clone())));
+    changed
+}
+
+/// A plan that could not be saved comes again from the scheduler: no reason not to follow it.
+fn log_failure(what: &str, outcome: std::io::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "{what} could not be written down");
+    }
+}

@@ -199,6 +199,10 @@ fn absorb(state: &mut State, wanted: &Wanted, event: Event, now: OffsetDateTime)
         }
         Event::PrepareFailed(cause) => prepare_failed(state, wanted, cause, now),
         Event::Started { pid, started_at } => {
+            // A short run's end may be told before its start.
+            if !state.is_alive() {
+                return None;
+            }
             state.busy = Busy::Idle;
             state.did_start = true;
             state.advance_phase(Phase::Running);

@@ -1,0 +1,128 @@
+//! What every keeper shares: where things are on this host, and the parts that prepare and release.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use chassis::Clock;
+use model::ContainerId;
+use runtime::RunDir;
+
+use crate::{
+    config::Config, discard::Trash, image::Images, ledger::Ledger, net::Net, report::Reports, streams::follow::LogWatch,
+};
+
+/// The host, to its keepers.
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) places: Places,
+    pub(crate) clock: Clock,
+    pub(crate) trash: Trash,
+    pub(crate) ledger: Ledger,
+    pub(crate) images: Images,
+    pub(crate) net: Net,
+    pub(crate) reports: Reports,
+    pub(crate) log_watch: LogWatch,
+    /// The machine was restarted since the last agent ran: no process of then lives.
+    pub(crate) rebooted: bool,
+}
+
+/// A host, shared.
+pub(crate) type SharedHost = Arc<Host>;
+
+impl Host {
+    /// The cgroup of a container, below this agent's own parent.
+    pub(crate) fn cgroup_path(&self, id: &ContainerId) -> String {
+        format!("{}/{id}", self.config.cgroup_parent)
+    }
+}
+
+/// Paths below the data and run directories.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    data_dir: PathBuf,
+    run_dir: PathBuf,
+}
+
+impl Places {
+    pub(crate) fn new(data_dir: &Path, run_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_owned(), run_dir: run_dir.to_owned() }
+    }
+
+    /// Makes the directories that are always there.
+    pub(crate) fn make(&self) -> io::Result<()> {
+        for dir in [self.containers(), self.layers(), self.identity(), self.run_containers(), self.runtime_root("")] {
+            make_private(&dir)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.data_dir.join("identity")
+    }
+
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.data_dir.join("layers")
+    }
+
+    pub(crate) fn trash(&self) -> PathBuf {
+        self.data_dir.join("trash")
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.data_dir.join("containers")
+    }
+
+    /// A container's own directory: its plan and state, its files, its log, its writable layer.
+    pub(crate) fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+
+    /// Where its root file system is mounted.
+    pub(crate) fn rootfs(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("rootfs")
+    }
+
+    pub(crate) fn log_dir(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("log")
+    }
+
+    /// The current log file, under dockerd's name.
+    pub(crate) fn log_file(&self, id: &ContainerId) -> PathBuf {
+        self.log_dir(id).join(format!("{id}-json.log"))
+    }
+
+    pub(crate) fn run_containers(&self) -> PathBuf {
+        self.run_dir.join("containers")
+    }
+
+    pub(crate) fn run_dir(&self, id: &ContainerId) -> RunDir {
+        RunDir::new(self.run_containers().join(id.as_str()))
+    }
+
+    pub(crate) fn bundle(&self, id: &ContainerId) -> PathBuf {
+        self.run_dir(id).path().join("bundle")
+    }
+
+    /// State of an OCI runtime, by name.
+    pub(crate) fn runtime_root(&self, runtime: &str) -> PathBuf {
+        self.run_dir.join("runtime").join(runtime)
+    }
+}
+
+/// A directory for root alone; it may exist.
+pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// The id of this boot: what ran in another one does not run any more.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,209 @@
+//! The agent's side of netd. The agent's plan is the truth: it is sent whole when the agent begins
+//! and after any call that may have been lost, and as deltas in between. A start waits for its own
+//! delta only.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chassis::{backoff::Backoff, client::Internal};
+use contract::{
+    host::{PlannedContainer, PlannedNetwork},
+    net::{DELTA, NetAttachment, NetDelta, NetEndpoint, NetNetwork, NetPlan, NetStatus, PLAN},
+};
+use model::{ContainerId, Error};
+use tokio::sync::{Notify, RwLock};
+
+/// netd may be restarting: a start waits this often, about five seconds in all.
+const ATTEMPTS: u32 = 12;
+
+/// The connection to netd.
+#[derive(Clone)]
+pub(crate) struct Net(Arc<Inner>);
+
+struct Inner {
+    netd: Internal,
+    plan: Mutex<NetPlan>,
+    /// netd has the plan, but for deltas under way.
+    synced: AtomicBool,
+    /// Deltas read, a whole plan writes: a plan made before a delta must not overtake it.
+    order: RwLock<()>,
+    lost: Notify,
+}
+
+impl Net {
+    /// netd on a unix socket, which need not answer yet.
+    pub(crate) fn new(socket: &Path) -> anyhow::Result<Self> {
+        let netd = Internal::unix(socket)?;
+        Ok(Self(Arc::new(Inner {
+            netd,
+            plan: Mutex::default(),
+            synced: AtomicBool::new(false),
+            order: RwLock::default(),
+            lost: Notify::new(),
+        })))
+    }
+
+    /// Adds an endpoint to the plan without telling netd: for containers found running.
+    pub(crate) fn remember(&self, container: &PlannedContainer, network: Option<&PlannedNetwork>) {
+        self.edit(|plan| put(plan, container, network));
+    }
+
+    /// Sends the whole plan whenever netd may not have it, for as long as the agent lives.
+    pub(crate) async fn keep_in_sync(self) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            match self.sync().await {
+                Ok(()) => {
+                    backoff.reset();
+                    self.0.lost.notified().await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "netd does not take the plan");
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    /// Makes the endpoint of a run; answers with its namespace.
+    ///
+    /// # Errors
+    /// What netd could not make, and why.
+    pub(crate) async fn attach(
+        &self,
+        container: &PlannedContainer,
+        network: Option<&PlannedNetwork>,
+    ) -> Result<PathBuf, String> {
+        self.edit(|plan| put(plan, container, network));
+        let delta = NetDelta {
+            networks: network.map(netd_network).into_iter().collect(),
+            endpoints: vec![netd_endpoint(container)],
+            remove_endpoints: Vec::new(),
+        };
+        let status = self.call(&delta).await.map_err(|e| format!("network: {e}"))?;
+        let id = container.id.as_str();
+        let failed = status.failed.get(id).or_else(|| status.failed.get(network?.id.as_str()));
+        match (failed, status.netns.get(id)) {
+            (Some(why), _) => Err(format!("network: {why}")),
+            (None, Some(path)) => Ok(PathBuf::from(path)),
+            (None, None) => Err("network: netd made no namespace".to_owned()),
+        }
+    }
+
+    /// Gives up the endpoint of a run that ended. Never fails: what netd missed, the next plan tells.
+    pub(crate) async fn detach(&self, id: &ContainerId) {
+        let had = self.edit(|plan| {
+            let had = plan.endpoints.remove(id.as_str()).is_some();
+            drop_unused_networks(plan);
+            had
+        });
+        if !had {
+            return;
+        }
+        let delta = NetDelta { remove_endpoints: vec![id.clone()], ..NetDelta::default() };
+        let _order = self.0.order.read().await;
+        if let Err(error) = self.0.netd.post::<_, NetStatus>(DELTA, &delta).await {
+            tracing::warn!(%error, container = %id, "netd did not take an endpoint back");
+            self.lose();
+        }
+    }
+
+    /// A network reaches other hosts now.
+    pub(crate) async fn refresh(&self, network: &PlannedNetwork) {
+        let changed = self.edit(|plan| match plan.networks.get_mut(network.id.as_str()) {
+            Some(known) if *known != netd_network(network) => {
+                *known = netd_network(network);
+                true
+            }
+            Some(_) | None => false,
+        });
+        if changed {
+            let delta = NetDelta { networks: vec![netd_network(network)], ..NetDelta::default() };
+            if let Err(error) = self.call(&delta).await {
+                tracing::warn!(%error, network = %network.id, "netd did not take a network's change");
+            }
+        }
+    }
+
+    /// One delta, tried again while netd restarts.
+    async fn call(&self, delta: &NetDelta) -> model::Result<NetStatus> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        for attempt in 1.. {
+            let outcome = if self.0.synced.load(Ordering::Acquire) {
+                let _order = self.0.order.read().await;
+                self.0.netd.post(DELTA, delta).await
+            } else {
+                self.sync_and_answer().await
+            };
+            match outcome {
+                Err(Error::Unavailable(_)) if attempt < ATTEMPTS => {
+                    self.lose();
+                    backoff.wait().await;
+                }
+                Err(error) => {
+                    self.lose();
+                    return Err(error);
+                }
+                Ok(status) => return Ok(status),
+            }
+        }
+        Err(Error::Unavailable("netd does not answer".into()))
+    }
+
+    async fn sync(&self) -> model::Result<()> {
+        if self.0.synced.load(Ordering::Acquire) { Ok(()) } else { self.sync_and_answer().await.map(drop) }
+    }
+
+    async fn sync_and_answer(&self) -> model::Result<NetStatus> {
+        let _order = self.0.order.write().await;
+        let plan = self.edit(|plan| plan.clone());
+        let status: NetStatus = self.0.netd.put(PLAN, &plan).await?;
+        for (id, why) in &status.failed {
+            tracing::warn!(id, why, "netd could not make a part of the plan");
+        }
+        self.0.synced.store(true, Ordering::Release);
+        Ok(status)
+    }
+
+    fn lose(&self) {
+        self.0.synced.store(false, Ordering::Release);
+        self.0.lost.notify_one();
+    }
+
+    fn edit<T>(&self, change: impl FnOnce(&mut NetPlan) -> T) -> T {
+        change(&mut self.0.plan.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn put(plan: &mut NetPlan, container: &PlannedContainer, network: Option<&PlannedNetwork>) {
+    if let Some(network) = network {
+        plan.networks.insert(network.id.to_string(), netd_network(network));
+    }
+    plan.endpoints.insert(container.id.to_string(), netd_endpoint(container));
+}
+
+fn drop_unused_networks(plan: &mut NetPlan) {
+    let used = |id: &String| plan.endpoints.values().any(|e| e.attachment.as_ref().is_some_and(|a| a.network.as_str() == id));
+    let unused: Vec<String> = plan.networks.keys().filter(|id| !used(id)).cloned().collect();
+    for id in unused {
+        plan.networks.remove(&id);
+    }
+}
+
+fn netd_network(network: &PlannedNetwork) -> NetNetwork {
+    NetNetwork { id: network.id.clone(), vni: network.vni, subnet: network.subnet, peers: network.peers.clone() }
+}
+
+fn netd_endpoint(container: &PlannedContainer) -> NetEndpoint {
+    NetEndpoint {
+        container: container.id.clone(),
+        attachment: container.endpoint.as_ref().map(|e| NetAttachment { network: e.network.clone(), ip: e.ip }),
+        ports: container.ports.clone(),
+    }
+}

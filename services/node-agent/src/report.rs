@@ -1,0 +1,138 @@
+//! What is to be told to the scheduler. Of each container only the furthest observation is kept, so
+//! a slow scheduler costs memory for one entry a container. What was sent and not acknowledged is
+//! sent again; after a reconnect everything is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chassis::{backoff::Backoff, client::Internal};
+use contract::host::{ContainerReport, HEARTBEAT_INTERVAL_MS, HostReport, REPORT};
+use model::{ContainerId, HostCapacity, Observed, Phase};
+use tokio::sync::Notify;
+
+/// What is to be told.
+#[derive(Clone, Default)]
+pub(crate) struct Reports(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    book: Mutex<Book>,
+    /// Something is worth a report of its own.
+    urgent: Notify,
+}
+
+#[derive(Default)]
+struct Book {
+    latest: BTreeMap<ContainerId, Observed>,
+    untold: BTreeSet<ContainerId>,
+    generation: i64,
+}
+
+/// Who wants to know that a removal has been taken note of.
+pub(crate) type Acknowledged = Box<dyn Fn(ContainerId) + Send + Sync>;
+
+impl Reports {
+    /// A container moved. Phases nobody waits for ride along with the next report.
+    pub(crate) fn moved(&self, id: &ContainerId, observed: &Observed) {
+        let awaited = match observed.progress.phase {
+            Phase::Pending | Phase::Starting => false,
+            Phase::Preparing => observed.prepare_error.is_some(),
+            Phase::Created | Phase::Running | Phase::Exited | Phase::Removed => true,
+        };
+        self.edit(|book| {
+            book.latest.insert(id.clone(), observed.clone());
+            book.untold.insert(id.clone());
+        });
+        if awaited {
+            self.0.urgent.notify_one();
+        }
+    }
+
+    /// A generation was applied.
+    pub(crate) fn reached(&self, generation: i64) {
+        self.edit(|book| book.generation = generation);
+    }
+
+    /// The connection is new: the other side may have missed anything.
+    pub(crate) fn tell_all(&self) {
+        self.edit(|book| book.untold = book.latest.keys().cloned().collect());
+        self.0.urgent.notify_one();
+    }
+
+    /// Sends for as long as the agent lives.
+    pub(crate) async fn send(self, scheduler: Internal, capacity: HostCapacity, acknowledged: Acknowledged) {
+        let heartbeat = Duration::from_millis(HEARTBEAT_INTERVAL_MS);
+        let scheduler = scheduler.with_timeout(Duration::from_secs(10));
+        let mut backoff = Backoff::new(Duration::from_millis(100), heartbeat);
+        loop {
+            let report = self.take(capacity);
+            match scheduler.post::<_, ()>(REPORT, &report).await {
+                Ok(()) => {
+                    backoff.reset();
+                    let removed = report.containers.iter().filter(|c| c.observed.progress.phase == Phase::Removed);
+                    for container in removed {
+                        self.edit(|book| book.latest.remove(&container.id));
+                        acknowledged(container.id.clone());
+                    }
+                    // Returns at once if something moved while the report was under way.
+                    _ = tokio::time::timeout(heartbeat, self.0.urgent.notified()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, containers = report.containers.len(), "the scheduler did not take a report");
+                    self.put_back(&report);
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    fn take(&self, capacity: HostCapacity) -> HostReport {
+        self.edit(|book| {
+            let untold = std::mem::take(&mut book.untold);
+            let containers = untold
+                .into_iter()
+                .filter_map(|id| Some(ContainerReport { observed: book.latest.get(&id)?.clone(), id }))
+                .collect();
+            HostReport { generation: book.generation, capacity, containers }
+        })
+    }
+
+    fn put_back(&self, report: &HostReport) {
+        self.edit(|book| book.untold.extend(report.containers.iter().map(|c| c.id.clone())));
+    }
+
+    fn edit<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
+        change(&mut self.0.book.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Progress;
+
+    use super::*;
+
+    fn observed(phase: Phase) -> Observed {
+        Observed { progress: Progress { run: 1, restart: 0, phase }, pid: None, started_at: None, exit: None, prepare_error: None }
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_told_again_in_its_latest_form() {
+        let reports = Reports::default();
+        let id = ContainerId::from_bytes([1; 32]);
+        reports.moved(&id, &observed(Phase::Running));
+        let lost = reports.take(HostCapacity::default());
+        assert_eq!(lost.containers.len(), 1);
+        assert!(reports.take(HostCapacity::default()).containers.is_empty());
+        reports.moved(&id, &observed(Phase::Exited));
+        reports.put_back(&lost);
+        let again = reports.take(HostCapacity::default());
+        let phases: Vec<_> = again.containers.iter().map(|c| c.observed.progress.phase).collect();
+        assert_eq!(phases, [Phase::Exited]);
+        reports.tell_all();
+        assert_eq!(reports.take(HostCapacity::default()).containers.len(), 1);
+    }
+}

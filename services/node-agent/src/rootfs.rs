@@ -1,0 +1,186 @@
+//! The root file system of a container: an overlay over its image's layers, `nodev`, with the
+//! container's own upper directory. Mounting is safe twice, unmounting is safe without a mount.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::discard::Trash;
+
+/// Overlay's own bound is 500; Docker's images have at most 127.
+const MAX_LAYERS: usize = 127;
+/// The kernel takes one page of mount options.
+const MAX_OPTION_BYTES: usize = 4000;
+
+/// What to mount.
+pub(crate) struct Rootfs<'a> {
+    /// The container's directory: holds `upper`, `work`, `rootfs`.
+    pub(crate) dir: &'a Path,
+    /// Unpacked layers, lowest first.
+    pub(crate) layers: &'a [PathBuf],
+    /// Nothing of it is needed after a power loss (`--rm`): unmounting need not wait for the disk.
+    pub(crate) volatile: bool,
+}
+
+/// Makes the directories.
+///
+/// # Errors
+/// The disk is full.
+pub(crate) fn prepare(dir: &Path) -> io::Result<()> {
+    for (name, mode) in [("", 0o700), ("upper", 0o755), ("rootfs", 0o755), ("log", 0o700), ("files", 0o755)] {
+        fs::DirBuilder::new().recursive(true).mode(mode).create(dir.join(name))?;
+    }
+    Ok(())
+}
+
+impl Rootfs<'_> {
+    /// Mounts it, unless it is mounted.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub(crate) fn mount(&self, trash: &Trash) -> io::Result<()> {
+        let (rootfs, work) = (self.dir.join("rootfs"), self.dir.join("work"));
+        if is_mounted(&rootfs)? {
+            return Ok(());
+        }
+        if self.layers.len() > MAX_LAYERS {
+            return Err(io::Error::other(format!("the image has more than {MAX_LAYERS} layers")));
+        }
+        // Overlay leaves marks in its work directory (one refuses a mount after a crash); it holds
+        // nothing else between mounts.
+        trash.discard(&work)?;
+        fs::DirBuilder::new().mode(0o700).create(&work)?;
+        let empty = self.dir.join("empty");
+        if self.layers.is_empty() {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(&empty)?;
+        } else {
+            copy_root(self.layers, &self.dir.join("upper"))?;
+        }
+        let lower: Vec<&Path> = if self.layers.is_empty() {
+            vec![&empty]
+        } else {
+            self.layers.iter().rev().map(PathBuf::as_path).collect()
+        };
+        let options = self.options(&lower.iter().map(|p| p.display().to_string()).collect::<Vec<_>>());
+        if options.len() <= MAX_OPTION_BYTES {
+            return mount_overlay(&rootfs, &options);
+        }
+        // Long lists are named by descriptors, which are short.
+        let open = |p: &&Path| openat(CWD, *p, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let held: Vec<OwnedFd> = lower.iter().map(open).collect::<Result<_, _>>()?;
+        let names: Vec<String> = held.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+        mount_overlay(&rootfs, &self.options(&names))
+    }
+
+    fn options(&self, lower: &[String]) -> String {
+        let (upper, work) = (self.dir.join("upper"), self.dir.join("work"));
+        let volatile = if self.volatile { ",volatile" } else { "" };
+        format!(
+            "lowerdir={},upperdir={},workdir={},index=off{volatile}",
+            lower.join(":"),
+            upper.display(),
+            work.display()
+        )
+    }
+}
+
+fn mount_overlay(rootfs: &Path, options: &str) -> io::Result<()> {
+    mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::MS_NODEV, Some(options))
+        .map_err(|e| io::Error::other(format!("mount the container's root file system: {}", e.desc())))
+}
+
+/// The merged root shows the upper's owner and mode, so it takes them from the topmost layer.
+fn copy_root(layers: &[PathBuf], upper: &Path) -> io::Result<()> {
+    let Some(top) = layers.last() else { return Ok(()) };
+    let (from, to) = (fs::metadata(top)?, fs::metadata(upper)?);
+    // Once the container has changed its root, that stays.
+    if to.uid() == 0 && to.gid() == 0 && to.mode() & 0o7777 == 0o755 {
+        std::os::unix::fs::chown(upper, Some(from.uid()), Some(from.gid()))?;
+        fs::set_permissions(upper, from.permissions())?;
+    }
+    Ok(())
+}
+
+/// A mount has another device than the directory it is in.
+pub(crate) fn is_mounted(rootfs: &Path) -> io::Result<bool> {
+    let parent = rootfs.parent().unwrap_or(rootfs);
+    match fs::symlink_metadata(rootfs) {
+        Ok(meta) => Ok(meta.dev() != fs::symlink_metadata(parent)?.dev()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Unmounts it, however often it was mounted. Detached: a process that lingers in it cannot hold it.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn unmount(rootfs: &Path) -> io::Result<()> {
+    loop {
+        match umount2(rootfs, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_and_twenty_layers_mount_and_unmount_without_a_trace() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let trash = Trash::open(root.path().join("trash")).expect("trash");
+        let layers: Vec<PathBuf> = (0..120)
+            .map(|n| {
+                let dir = root.path().join(format!("layers/{n:064}/fs"));
+                fs::create_dir_all(&dir).expect("create");
+                fs::write(dir.join(format!("f{n}")), n.to_string()).expect("write");
+                fs::write(dir.join("top"), n.to_string()).expect("write");
+                dir
+            })
+            .collect();
+        let dir = root.path().join("container");
+        prepare(&dir).expect("prepares");
+        let rootfs = Rootfs { dir: &dir, layers: &layers, volatile: false };
+        rootfs.mount(&trash).expect("mounts");
+        rootfs.mount(&trash).expect("again is fine");
+        let merged = dir.join("rootfs");
+        assert_eq!(fs::read_to_string(merged.join("top")).expect("merged"), "119");
+        assert!(merged.join("f0").exists());
+        fs::write(merged.join("written"), "x").expect("writable");
+        assert!(dir.join("upper/written").exists());
+        unmount(&merged).expect("unmounts");
+        unmount(&merged).expect("again is fine");
+        assert!(!is_mounted(&merged).expect("stat"));
+        assert!(!merged.join("f0").exists());
+    }
+
+    #[test]
+    fn a_volatile_mount_that_a_crash_left_behind_mounts_again() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let trash = Trash::open(root.path().join("trash")).expect("trash");
+        let layer = root.path().join("layer");
+        fs::create_dir(&layer).expect("create");
+        let dir = root.path().join("container");
+        prepare(&dir).expect("prepares");
+        // What the kernel leaves when the host dies.
+        fs::create_dir_all(dir.join("work/work/incompat/volatile")).expect("create");
+        let layers = [layer];
+        Rootfs { dir: &dir, layers: &layers, volatile: true }.mount(&trash).expect("mounts");
+        unmount(&dir.join("rootfs")).expect("unmounts");
+    }
+}

@@ -1,0 +1,143 @@
+//! A container's log as a stream of bytes: what is there, and with `follow` what comes until the run
+//! has ended and everything was sent.
+
+use std::{io, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use contract::agent::LogsQuery;
+use futures::Stream;
+use model::{Observed, Phase};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use tokio::sync::watch;
+
+use super::{
+    follow::Following,
+    log_file::{Batch, Cursor, Shown},
+};
+use crate::{host::SharedHost, keeper::Handle};
+
+/// The shim's own format: nine digits, always UTC.
+const STAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
+
+/// Bytes for a response body.
+pub(crate) type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// Where reading has got.
+struct Reading {
+    cursor: Option<Cursor>,
+    follow: Option<Follow>,
+    done: bool,
+}
+
+struct Follow {
+    changes: Following,
+    observed: watch::Receiver<Observed>,
+    until: Option<OffsetDateTime>,
+}
+
+/// Begins to read. Only a container that runs is followed, as dockerd does it.
+pub(crate) fn stream(host: &SharedHost, keeper: &Handle, query: LogsQuery) -> Chunks {
+    let plan = keeper.plan();
+    let kept = plan.as_ref().is_some_and(|p| p.spec.log.keep);
+    let raw = plan.as_ref().is_some_and(|p| p.spec.tty);
+    let observed = keeper.observed();
+    let alive = is_alive(&observed.borrow());
+    // Listen first, then read: what is written in between wakes us.
+    let follow = (query.follow && alive && kept).then(|| host.log_watch.follow(&host.places.log_dir(&keeper.id)));
+    let follow = match follow.transpose() {
+        Ok(changes) => changes.map(|changes| Follow { changes, observed, until: query.until_ns.and_then(instant) }),
+        Err(error) => {
+            tracing::warn!(%error, container = %keeper.id, "a log cannot be followed");
+            None
+        }
+    };
+    let (path, tail) = (host.places.log_file(&keeper.id), query.tail);
+    let shown = Shown {
+        stdout: query.stdout,
+        stderr: query.stderr,
+        since: query.since_ns.and_then(stamp),
+        until: query.until_ns.and_then(stamp),
+        timestamps: query.timestamps,
+        raw,
+    };
+    let begin = Reading { cursor: None, follow, done: !kept };
+    Box::pin(futures::stream::try_unfold((begin, Some((path, tail, shown))), |(mut reading, mut unopened)| async move {
+        if let Some((path, tail, shown)) = unopened.take()
+            && !reading.done
+        {
+            reading.cursor = Some(blocking(move || Cursor::open(&path, tail, shown)).await?);
+        }
+        Ok(reading.next().await?.map(|chunk| (chunk, (reading, None))))
+    }))
+}
+
+impl Reading {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        while !self.done {
+            // Taken before reading: what the run wrote before it ended is then read for certain.
+            let ended = self.follow.as_ref().is_none_or(|f| !is_alive(&f.observed.borrow()));
+            let Some(mut cursor) = self.cursor.take() else { return Ok(None) };
+            let (cursor, batch) = blocking(move || cursor.read().map(|batch| (cursor, batch))).await?;
+            self.cursor = Some(cursor);
+            let Batch { bytes, at_end, over } = batch;
+            self.done = over || (at_end && ended);
+            if !bytes.is_empty() {
+                return Ok(Some(bytes.into()));
+            }
+            if at_end
+                && !self.done
+                && let Some(follow) = &mut self.follow
+            {
+                self.done = !follow.wait().await;
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Follow {
+    /// Returns when there may be more; false when no more is wanted.
+    async fn wait(&mut self) -> bool {
+        let left = self.until.map(|until| until - OffsetDateTime::now_utc());
+        let left = left.map(|left| Duration::try_from(left).unwrap_or(Duration::ZERO));
+        let until = async {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.changes.changed() => true,
+            // An error means that the keeper is gone: the container was removed.
+            moved = self.observed.changed() => moved.is_ok(),
+            () = until => false,
+        }
+    }
+}
+
+fn is_alive(observed: &Observed) -> bool {
+    matches!(observed.progress.phase, Phase::Starting | Phase::Running)
+}
+
+fn instant(ns: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ns)).ok()
+}
+
+fn stamp(ns: i64) -> Option<String> {
+    instant(ns)?.format(STAMP).ok()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_written_as_the_shim_writes_it() {
+        assert_eq!(stamp(1_700_000_000_000_000_007).as_deref(), Some("2023-11-14T22:13:20.000000007Z"));
+    }
+}
