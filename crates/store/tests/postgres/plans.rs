@@ -1,12 +1,12 @@
 //! Snapshots, plans applied by compare-and-swap, and what hosts are told of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use model::{ContainerSpec, Desired, HostId, MemoryBytes, Resources};
+use model::{ContainerId, ContainerSpec, Desired, HostId, MemoryBytes, Resources};
 use planner::plan;
 use sqlx::Row as _;
 use store::{Applied, Store};
-use testkit::{Database, Seed, room_for};
+use testkit::{Seed, room_for};
 
 use crate::{fresh, scheduler};
 
@@ -16,10 +16,10 @@ fn needs_a_gib() -> ContainerSpec {
 }
 
 /// Plans and applies until there is nothing to apply.
-async fn settle(store: &Store) -> (u32, u32) {
+async fn settle(store: &Store, first: &[ContainerId]) -> (u32, u32) {
     let (mut applied, mut stale) = (0, 0);
     loop {
-        let Some(snapshot) = store.plan_snapshot(&[]).await.expect("snapshot") else { return (applied, stale) };
+        let Some(snapshot) = store.plan_snapshot(first).await.expect("snapshot") else { return (applied, stale) };
         let plan = plan(&snapshot);
         if plan.steps.is_empty() {
             return (applied, stale);
@@ -89,15 +89,26 @@ async fn schedulers_that_plan_at_once_never_promise_a_host_twice() {
     for (name, room) in [("a", 5), ("b", 4), ("c", 2)] {
         seed.host(name, room_for(room)).await.expect("host");
     }
-    let race = |database: Database| async move { settle(&scheduler(&database)).await };
-    // Containers keep coming while four schedulers, each with its own connections, plan.
-    let racing: Vec<_> = (0..4).map(|_| tokio::spawn(race(database.clone()))).collect();
-    for _ in 0..30 {
-        seed.container(&project, &needs_a_gib()).await.expect("container");
+    let mut containers = Vec::new();
+    for _ in 0..32 {
+        containers.push(seed.container(&project, &needs_a_gib()).await.expect("container"));
     }
-    let more: Vec<_> = (0..4).map(|_| tokio::spawn(race(database.clone()))).collect();
+    // Each scheduler has other containers to serve first: without the epoch, each would fill the hosts with its own.
+    let together = Arc::new(tokio::sync::Barrier::new(4));
+    let racing: Vec<_> = containers
+        .chunks(8)
+        .map(|own| {
+            let (database, own, together) = (database.clone(), own.to_vec(), together.clone());
+            tokio::spawn(async move {
+                let store = scheduler(&database);
+                store.check().await.expect("connected");
+                together.wait().await;
+                settle(&store, &own).await
+            })
+        })
+        .collect();
     let mut rounds = (0, 0);
-    for racer in racing.into_iter().chain(more) {
+    for racer in racing {
         let (applied, stale) = racer.await.expect("no panic");
         rounds = (rounds.0 + applied, rounds.1 + stale);
     }
@@ -107,6 +118,25 @@ async fn schedulers_that_plan_at_once_never_promise_a_host_twice() {
     assert_counters_add_up(&seed).await;
     let epoch: i64 = sqlx::query_scalar("SELECT n FROM plan_epoch").fetch_one(seed.pool()).await.expect("epoch");
     assert_eq!(epoch, i64::from(rounds.0), "one epoch per applied plan");
+}
+
+#[tokio::test]
+async fn of_two_plans_for_the_last_place_one_is_stale() {
+    let (database, seed) = fresh("plan_last_place").await;
+    let project = seed.project().await.expect("project");
+    seed.host("a", room_for(1)).await.expect("host");
+    let one = seed.container(&project, &needs_a_gib()).await.expect("container");
+    let two = seed.container(&project, &needs_a_gib()).await.expect("container");
+    let store = scheduler(&database);
+    let planned = |first: ContainerId| {
+        let store = store.clone();
+        async move { plan(&store.plan_snapshot(&[first]).await.expect("snapshot").expect("two to place")) }
+    };
+    let (plan_of_one, plan_of_two) = (planned(one.clone()).await, planned(two.clone()).await);
+    assert_eq!((&plan_of_one.steps[0].container, &plan_of_two.steps[0].container), (&one, &two));
+    assert!(matches!(store.apply_plan(&plan_of_two).await.expect("apply"), Applied::Done { .. }));
+    assert_eq!(store.apply_plan(&plan_of_one).await.expect("apply"), Applied::Stale);
+    assert_eq!(store.placements(&[one, two.clone()]).await.expect("placements").into_keys().collect::<Vec<_>>(), [two]);
 }
 
 #[tokio::test]
