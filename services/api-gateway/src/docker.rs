@@ -12,6 +12,7 @@ pub(crate) mod query;
 pub(crate) mod version;
 
 mod containers;
+mod disk_usage;
 mod events;
 mod execs;
 mod images;
@@ -23,12 +24,13 @@ mod unbuilt;
 use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Gateway, auth};
+use crate::{Gateway, auth, edge};
 
 /// Every operation that needs a project's credential.
 fn guarded() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default()
         .merge(system::routes())
+        .merge(disk_usage::routes())
         .merge(images::routes())
         .merge(networks::routes())
         .merge(containers::routes())
@@ -50,6 +52,7 @@ pub(crate) fn router(gateway: &Gateway) -> Router {
         .route_layer(middleware::from_fn_with_state(gateway.clone(), auth::require_project))
         .merge(open)
         .route_layer(middleware::from_fn(headers::layer))
+        .route_layer(middleware::from_fn(edge::tell_route))
         .method_not_allowed_fallback(|| async { error::page_not_found() })
         .fallback(|| async { error::page_not_found() })
         .with_state(gateway.clone())

@@ -4,10 +4,13 @@
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery},
+    middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use chassis::Problem;
+use model::Error;
 use tower::ServiceExt as _;
 
 use crate::{
@@ -31,24 +34,49 @@ pub(crate) struct Faces {
 
 /// Everything that reaches the public listeners.
 pub(crate) async fn enter(State(faces): State<Faces>, request: Request) -> Response {
+    let face = face(request.uri().path());
     if let Err((status, message)) = limits::check(request.uri(), request.headers()) {
-        return refused(status, message);
+        return face.refuse(status, message);
     }
     if !is_canonical(request.uri().path()) {
-        return refused(StatusCode::BAD_REQUEST, "malformed path");
+        return face.refuse(StatusCode::BAD_REQUEST, "malformed path");
     }
-    match face(request.uri().path()) {
+    match face {
         Face::Registry => registry::answer(),
         Face::Platform => through(faces.platform, request).await,
         Face::Docker => enter_docker(faces, request).await,
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// Layer of every route: leaves its path on the response, for metrics and traces outside.
+pub(crate) async fn tell_route(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Face {
     Docker,
     Platform,
     Registry,
+}
+
+impl Face {
+    /// A refusal at the door, in the face's own shape.
+    fn refuse(self, status: StatusCode, message: &str) -> Response {
+        match self {
+            Self::Docker => refused(status, message),
+            Self::Platform => {
+                let problem = Problem::from(Error::InvalidArgument(message.to_owned()));
+                Problem { status: status.as_u16(), ..problem }.into_response()
+            }
+            Self::Registry => registry::refuse(status, message),
+        }
+    }
 }
 
 fn face(path: &str) -> Face {

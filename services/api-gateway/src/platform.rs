@@ -14,7 +14,7 @@ use chassis::{Problem, problem};
 use model::Error;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Gateway, auth, openapi};
+use crate::{Gateway, auth, edge, openapi};
 
 /// What a platform handler returns.
 pub(crate) type Answer<T> = Result<T, Problem>;
@@ -37,6 +37,7 @@ pub(crate) fn router(gateway: &Gateway) -> Router {
     router
         .merge(openapi::pages())
         .route_layer(middleware::from_fn_with_state(gateway.clone(), auth::require_principal))
+        .route_layer(middleware::from_fn(edge::tell_route))
         .method_not_allowed_fallback(|| async {
             let detail = "this path does not know the method".to_owned();
             let problem = Problem::from(Error::InvalidArgument(detail));

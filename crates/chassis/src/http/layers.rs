@@ -37,6 +37,9 @@ impl Observer {
     }
 }
 
+/// The route of a request that no route matched.
+const UNMATCHED: &str = "unmatched";
+
 /// What is known of a request before it is answered.
 struct Seen {
     method: Method,
@@ -46,8 +49,20 @@ struct Seen {
 
 impl Seen {
     fn new(request: &Request) -> Self {
-        let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+        let route = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str).to_owned();
         Self { method: request.method().clone(), route, start: Instant::now() }
+    }
+
+    /// A service with a router behind its router leaves the route in its response's extensions.
+    fn told_by(self, response: &Response) -> Self {
+        let Some(inner) = response.extensions().get::<MatchedPath>().filter(|_| self.route == UNMATCHED) else {
+            return self;
+        };
+        let told = Self { route: inner.as_str().to_owned(), ..self };
+        let span = Span::current();
+        span.record("route", &told.route);
+        span.record("otel.name", format!("{} {}", told.method, told.route));
+        told
     }
 
     /// Anyone can invent methods; a metric has a label for the known ones only.
@@ -87,7 +102,7 @@ pub(crate) async fn observe(State(observer): State<Arc<Observer>>, mut request: 
     let answered = context.scope(
         async {
             let mut response = work.await.unwrap_or_else(|panic| panicked(&*panic));
-            record(&observer, &seen, response.status());
+            record(&observer, &seen.told_by(&response), response.status());
             if let Ok(value) = HeaderValue::from_str(&id) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }

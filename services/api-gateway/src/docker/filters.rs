@@ -54,11 +54,6 @@ impl Filters {
         !self.values(key).is_empty()
     }
 
-    /// The keys that were given.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
     /// True if the key is absent, or one of its values passes.
     pub(crate) fn any(&self, key: &str, passes: impl Fn(&str) -> bool) -> bool {
         !self.has(key) || self.values(key).iter().any(|value| passes(value))

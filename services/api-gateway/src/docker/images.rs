@@ -16,7 +16,8 @@ use model::{Error, ImageReference, Result};
 use store::{ImageRow, ProjectTx};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::describe::{Described, HistoryEntry, ImageInspect, ImageSummary};
+pub(crate) use self::describe::Described;
+use self::describe::{HistoryEntry, ImageInspect, ImageSummary};
 use super::{
     body::{DockerResponse, json},
     error::{ErrorResponse, empty},
@@ -77,7 +78,7 @@ async fn list(
 }
 
 /// How many containers were made from each image.
-async fn uses(tx: &mut ProjectTx) -> Result<HashMap<String, i64>> {
+pub(crate) async fn uses(tx: &mut ProjectTx) -> Result<HashMap<String, i64>> {
     Ok(tx.image_use_counts().await?.into_iter().map(|(id, count)| (id.to_string(), count)).collect())
 }
 

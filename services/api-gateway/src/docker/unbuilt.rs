@@ -37,7 +37,6 @@ type Operation = (Verb, &'static str, &'static str, &'static str);
 const UNBUILT: &[Operation] = &[
     (Get, "/containers/{id}/changes", "ContainerChanges", "Container"),
     (Get, "/containers/{id}/export", "ContainerExport", "Container"),
-    (Get, "/containers/{id}/stats", "ContainerStats", "Container"),
     (Post, "/containers/{id}/update", "ContainerUpdate", "Container"),
     (Post, "/containers/{id}/pause", "ContainerPause", "Container"),
     (Post, "/containers/{id}/unpause", "ContainerUnpause", "Container"),
@@ -55,7 +54,6 @@ const UNBUILT: &[Operation] = &[
     (Get, "/images/get", "ImageGetAll", "Image"),
     (Post, "/images/load", "ImageLoad", "Image"),
     (Post, "/auth", "SystemAuth", "System"),
-    (Get, "/system/df", "SystemDataUsage", "System"),
     (Get, "/volumes", "VolumeList", "Volume"),
     (Post, "/volumes/create", "VolumeCreate", "Volume"),
     (Get, "/volumes/{name}", "VolumeInspect", "Volume"),

@@ -5,6 +5,7 @@ mod credentials;
 mod document;
 mod images;
 mod limits;
+mod listeners;
 mod platform;
 mod wire;
 mod world;

@@ -18,6 +18,7 @@ mod rename;
 mod render;
 mod start;
 pub(crate) mod state;
+mod stats;
 mod stop;
 mod translate;
 mod wait;
@@ -25,6 +26,7 @@ mod waiting;
 
 pub(crate) use body::typed;
 
+pub(crate) use render::summary as container_summary;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::Gateway;
@@ -40,6 +42,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(attach::attach))
         .routes(routes!(attach::resize))
         .routes(routes!(start::start))
+        .routes(routes!(stats::stats))
         .routes(routes!(stop::stop))
         .routes(routes!(stop::restart))
         .routes(routes!(stop::kill))
