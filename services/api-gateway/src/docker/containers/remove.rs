@@ -102,25 +102,31 @@ pub(crate) async fn prune(State(gateway): State<Gateway>, Project(scope): Projec
     let until = filters.values("until").first().map(|text| instant::parse("until", text, now)).transpose()?;
     let mut tx = gateway.store.project_tx(&scope).await?;
     let old_enough = |c: &ContainerRecord| until.is_none_or(|until| c.created_at < until);
-    let candidates: Vec<ContainerRecord> = tx
+    let mut candidates: Vec<ContainerRecord> = tx
         .list_containers(true)
         .await?
         .into_iter()
         .filter(|c| old_enough(c) && filters.labels(&c.spec.labels) && !start::is_started(c))
         .collect();
+    // All containers by id, then hosts, then the project: the order in which everybody locks.
+    candidates.sort_by(|a, b| a.id.cmp(&b.id));
     let mut removed = Vec::new();
     for candidate in candidates {
         // It may have been started or removed since it was listed.
         match tx.lock_container(candidate.id.as_str()).await {
-            Ok(container) if !start::is_started(&container) => {
-                if tx.want_removed(&container.id).await? {
-                    recorded::within(&gateway, &mut tx, &container, "destroy", &[]).await?;
-                }
-                removed.push(container);
-            }
+            Ok(container) if !start::is_started(&container) => removed.push(container),
             Ok(_) | Err(Error::NotFound(_)) => {}
             Err(other) => return Err(other.into()),
         }
+    }
+    let mut gone = Vec::new();
+    for container in &removed {
+        if tx.want_removed(&container.id).await? {
+            gone.push(container);
+        }
+    }
+    for container in gone {
+        recorded::within(&gateway, &mut tx, container, "destroy", &[]).await?;
     }
     let at = gateway.clock.now();
     let attributes = [("reclaimed".to_owned(), "0".to_owned())].into();

@@ -97,7 +97,7 @@ pub(crate) async fn resize(
     if exec.started_at.is_none() {
         return Err(Error::InvalidArgument(format!("exec process is not started: {}", exec.id)).into());
     }
-    let path = format!("{EXECS}/{}/resize", exec.id);
+    let path = format!("{EXECS}/{}/resize?container={}", exec.id, container.id);
     gateway.agents.of(&container)?.post::<_, ()>(&path, &size).await.map_err(tenant_error)?;
     Ok(empty(StatusCode::OK))
 }
