@@ -41,11 +41,6 @@ impl Query {
         self.get(key).is_some_and(truthy)
     }
 
-    /// As [`Self::flag`], with a default for a key that is absent.
-    pub(crate) fn flag_or(&self, key: &str, default: bool) -> bool {
-        self.get(key).map_or(default, truthy)
-    }
-
     /// An integer; absent or empty is `None`.
     pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, Error> {
         self.text(key)
@@ -82,7 +77,6 @@ mod tests {
             assert!(!query.flag(key), "{key}");
         }
         assert!(query.flag("f") && query.flag("g"));
-        assert!(query.flag_or("absent", true) && !query.flag_or("b", true));
     }
 
     #[test]
