@@ -181,11 +181,9 @@ async fn place(gateway: &Gateway, scope: &ProjectScope, container: &ContainerRec
     recorded::within(gateway, &mut tx, container, "destroy", &[]).await?;
     tx.commit().await?;
     gateway.bus.publish(&Topic::Project(scope.project()));
-    Err(match error {
-        Error::Unavailable(detail) => {
-            tracing::warn!(%detail, "the scheduler does not answer");
-            Error::Unavailable("containers cannot be placed now; try again".into())
-        }
-        other => other,
-    })
+    if let Error::Unavailable(detail) = &error {
+        tracing::warn!(%detail, "the scheduler does not answer");
+        return Err(Error::Unavailable("containers cannot be placed now; try again".into()));
+    }
+    Err(error)
 }

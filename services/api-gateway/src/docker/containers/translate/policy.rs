@@ -115,12 +115,13 @@ fn check_host_access(host: &HostConfig) -> Result<()> {
     if host.privileged {
         return Err(forbidden("Privileged: privileged containers are not available on Wharfage: hosts are shared"));
     }
-    for bind in host.binds.as_deref().unwrap_or_default() {
-        if bind.starts_with(['/', '.', '~', '\\']) && bind.contains(':') {
-            return Err(forbidden(format!(
-                "host paths are not available on Wharfage: bind {bind:?} names a path of the host"
-            )));
-        }
+    let binds = host.binds.as_deref().unwrap_or_default();
+    if let Some(bind) = binds.iter().find(|bind| bind.starts_with(['/', '.', '~', '\\']) && bind.contains(':')) {
+        return Err(forbidden(format!(
+            "host paths are not available on Wharfage: bind {bind:?} names a path of the host"
+        )));
+    }
+    if let Some(bind) = binds.first() {
         return Err(not_built(&format!("volume {bind:?} (volumes)")));
     }
     for mount in &host.mounts {
