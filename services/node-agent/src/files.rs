@@ -77,8 +77,11 @@ fn resolv_conf(container: &PlannedContainer, host: &str) -> String {
         words.flat_map(|(_, rest)| rest.split_whitespace().map(str::to_owned)).collect()
     };
     let reachable = |s: &String| s.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback());
-    let mut servers: Vec<String> =
-        if spec.dns.is_empty() { lines("nameserver").into_iter().filter(reachable).collect() } else { spec.dns.clone() };
+    let mut servers: Vec<String> = if spec.dns.is_empty() {
+        lines("nameserver").into_iter().filter(reachable).collect()
+    } else {
+        spec.dns.clone()
+    };
     if servers.is_empty() {
         servers = vec!["8.8.8.8".into(), "8.8.4.4".into()];
     }

@@ -10,12 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use chassis::{
-    ClientAuth, ClientTls, ExpectedPeer, ServerTls,
-    backoff::Backoff,
-    client::Internal,
-    tls,
-};
+use chassis::{ClientAuth, ClientTls, ExpectedPeer, ServerTls, backoff::Backoff, client::Internal, tls};
 use contract::host::{JOIN, JoinReply, JoinRequest};
 use model::Error;
 
@@ -50,11 +45,8 @@ impl Identity {
 
     /// For connections to a service of the control plane.
     pub(crate) fn client(&self, common_name: &str) -> anyhow::Result<chassis::reqwest::Client> {
-        let files = ClientTls {
-            ca: self.file("ca.pem"),
-            cert: Some(self.file("cert.pem")),
-            key: Some(self.file("key.pem")),
-        };
+        let files =
+            ClientTls { ca: self.file("ca.pem"), cert: Some(self.file("cert.pem")), key: Some(self.file("key.pem")) };
         tls::client(&files, ExpectedPeer::Named(common_name.to_owned()))
     }
 

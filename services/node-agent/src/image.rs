@@ -128,7 +128,10 @@ impl Inner {
             .source
             .stream(chassis::axum::http::Method::GET, &layer_path(&layer.digest), None::<&()>, None::<&()>)
             .await
-            .map_err(|e| Failed { passing: matches!(e, model::Error::Unavailable(_)), why: format!("layer {}: {e}", layer.digest) })?;
+            .map_err(|e| Failed {
+                passing: matches!(e, model::Error::Unavailable(_)),
+                why: format!("layer {}: {e}", layer.digest),
+            })?;
         let (sender, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let feed = async move {
             let mut body = response.bytes_stream();
@@ -143,7 +146,8 @@ impl Inner {
         let limits = self.limits_for(layer);
         let unpacking = tokio::task::spawn_blocking(move || stage_and_unpack(&layers, &wanted, limits, chunks));
         let (unpacked, ()) = tokio::join!(unpacking, feed);
-        let path = unpacked.unwrap_or_else(|e| Err(Failed { passing: false, why: format!("unpacking failed: {e}") }))?;
+        let path =
+            unpacked.unwrap_or_else(|e| Err(Failed { passing: false, why: format!("unpacking failed: {e}") }))?;
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(layer = %layer.diff_id, bytes = layer.size_bytes, elapsed_ms, "layer unpacked");
         Ok(path)

@@ -91,8 +91,13 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwor
     let (observed, watch) = watch::channel(entry.state.observed.clone());
     let plan = Arc::new(Mutex::new(entry.plan));
     let hub = Arc::new(Hub::default());
-    let handle =
-        Handle { id: entry.id.clone(), messages: messages.clone(), observed: watch, plan: plan.clone(), hub: hub.clone() };
+    let handle = Handle {
+        id: entry.id.clone(),
+        messages: messages.clone(),
+        observed: watch,
+        plan: plan.clone(),
+        hub: hub.clone(),
+    };
     let keeper = Keeper {
         id: entry.id,
         host,

@@ -63,7 +63,6 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let identity = Identity::obtain(&config, places.identity()).await?;
     let scheduler = Internal::new(&config.scheduler_url, identity.client(&config.scheduler_cn)?)?;
     let images = Internal::new(&config.image_url, identity.client(&config.image_cn)?)?;
-    let server = Server::tcp(config.listen, chassis::axum::Router::new()).with_tls(identity.server());
     let capacity = config.probe_capacity();
     let host = make_host(config, places, images, &ctx)?;
     let fleet = Fleet::resume(host.clone())?;
@@ -77,7 +76,9 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     until_cancelled(&ctx, "netd", host.net.clone().keep_in_sync());
     until_cancelled(&ctx, "trash", host.trash.clone().sweep());
     ctx.spawn("plan", link::follow(scheduler, host.clone(), fleet.clone(), ctx.cancel()));
-    Ok(App { servers: vec![Server { router: api::router(AgentState { host, fleet }), ..server }] })
+    let listen = host.config.listen;
+    let server = Server::tcp(listen, api::router(AgentState { host, fleet })).with_tls(identity.server());
+    Ok(App { servers: vec![server] })
 }
 
 fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> anyhow::Result<Arc<Host>> {

@@ -189,7 +189,8 @@ fn put(plan: &mut NetPlan, container: &PlannedContainer, network: Option<&Planne
 }
 
 fn drop_unused_networks(plan: &mut NetPlan) {
-    let used = |id: &String| plan.endpoints.values().any(|e| e.attachment.as_ref().is_some_and(|a| a.network.as_str() == id));
+    let used =
+        |id: &String| plan.endpoints.values().any(|e| e.attachment.as_ref().is_some_and(|a| a.network.as_str() == id));
     let unused: Vec<String> = plan.networks.keys().filter(|id| !used(id)).cloned().collect();
     for id in unused {
         plan.networks.remove(&id);

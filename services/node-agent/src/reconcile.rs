@@ -51,7 +51,9 @@ impl Fleet {
         let entries = host.ledger.containers()?;
         // netd's plan must know of every run that lives before it is sent for the first time.
         for Entry { plan, state, .. } in &entries {
-            if let Some(plan) = plan.as_ref().filter(|p| state.is_alive() && p.endpoint.is_some() && !p.spec.network_none) {
+            if let Some(plan) =
+                plan.as_ref().filter(|p| state.is_alive() && p.endpoint.is_some() && !p.spec.network_none)
+            {
                 host.net.remember(plan, book.network_of(plan).as_ref());
             }
         }

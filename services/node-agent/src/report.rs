@@ -116,7 +116,13 @@ mod tests {
     use super::*;
 
     fn observed(phase: Phase) -> Observed {
-        Observed { progress: Progress { run: 1, restart: 0, phase }, pid: None, started_at: None, exit: None, prepare_error: None }
+        Observed {
+            progress: Progress { run: 1, restart: 0, phase },
+            pid: None,
+            started_at: None,
+            exit: None,
+            prepare_error: None,
+        }
     }
 
     #[test]

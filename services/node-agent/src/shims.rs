@@ -118,7 +118,9 @@ pub(crate) async fn tell(run_dir: &RunDir, request: &Request) -> model::Result<(
     let mut shim = connect(run_dir)?;
     match shim.ask(request).await.map_err(broken)? {
         Reply::Failed { failure, message, .. } => Err(refused(failure, message)),
-        Reply::Done | Reply::Started { .. } | Reply::State(_) | Reply::ExecStarted { .. } | Reply::ExecState(_) => Ok(()),
+        Reply::Done | Reply::Started { .. } | Reply::State(_) | Reply::ExecStarted { .. } | Reply::ExecState(_) => {
+            Ok(())
+        }
     }
 }
 

@@ -93,9 +93,15 @@ pub(crate) enum Event {
     Look,
     Prepared,
     PrepareFailed(String),
-    Started { pid: u32, started_at: OffsetDateTime },
+    Started {
+        pid: u32,
+        started_at: OffsetDateTime,
+    },
     /// PID 1 ended, or could not be started (then `started_at` is `None`).
-    Exited { exit: Exit, started_at: Option<OffsetDateTime> },
+    Exited {
+        exit: Exit,
+        started_at: Option<OffsetDateTime>,
+    },
     /// Adopting found that the start had not got as far as the runtime.
     NeverStarted,
     GraceOver(Progress),
@@ -112,11 +118,19 @@ pub(crate) enum Effect {
     Prepare,
     /// Find out what became of a run that the last agent began.
     Adopt,
-    Start { run: u32, restart: u32 },
+    Start {
+        run: u32,
+        restart: u32,
+    },
     /// Send the signal; after the grace (`None`: never) comes `GraceOver`.
-    Signal { signal: String, grace: Option<Duration> },
+    Signal {
+        signal: String,
+        grace: Option<Duration>,
+    },
     KillAll,
-    WaitToRestart { delay: Duration },
+    WaitToRestart {
+        delay: Duration,
+    },
     /// Give back what a run held: mount, namespace, shim.
     Release,
     /// Release, and delete everything the container owned.

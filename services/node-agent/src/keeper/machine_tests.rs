@@ -80,7 +80,8 @@ fn a_start_that_comes_before_the_image_waits_for_it() {
 fn an_image_that_cannot_be_had_stays_in_preparing_until_a_start_reports_it() {
     let (created, run) = (wanted(Desired::Created), running(1));
     let failed = Event::PrepareFailed("no space left on device".into());
-    let (state, effects) = play(State::new(), &[(&created, Event::Look), (&created, failed.clone()), (&created, Event::Look)]);
+    let (state, effects) =
+        play(State::new(), &[(&created, Event::Look), (&created, failed.clone()), (&created, Event::Look)]);
     assert_eq!(effects, [Effect::Prepare]);
     assert_eq!(phase(&state), (0, 0, Phase::Preparing));
     assert_eq!(state.observed.prepare_error.as_deref(), Some("no space left on device"));
@@ -88,7 +89,10 @@ fn an_image_that_cannot_be_had_stays_in_preparing_until_a_start_reports_it() {
     // Each start tries once more: the disk may have been cleared.
     assert_eq!(effects, [Effect::Prepare, Effect::Release]);
     let told = state.observed.exit.clone().expect("told");
-    assert_eq!((phase(&state), told.code, told.error.as_str()), ((1, 0, Phase::Exited), 128, "no space left on device"));
+    assert_eq!(
+        (phase(&state), told.code, told.error.as_str()),
+        ((1, 0, Phase::Exited), 128, "no space left on device")
+    );
 }
 
 #[test]
@@ -187,7 +191,13 @@ fn on_failure_restarts_within_the_run_until_it_has_tried_enough() {
     let of = state.observed.progress;
     let (state, effects) = play(
         state,
-        &[(&run, Event::Released), (&run, Event::RestartDue(of)), (&run, started()), (&run, exited(1)), (&run, Event::Released)],
+        &[
+            (&run, Event::Released),
+            (&run, Event::RestartDue(of)),
+            (&run, started()),
+            (&run, exited(1)),
+            (&run, Event::Released),
+        ],
     );
     let wait = Effect::WaitToRestart { delay: Duration::from_millis(100) };
     assert_eq!(effects, [wait, Effect::Start { run: 1, restart: 1 }, Effect::Release]);
@@ -249,7 +259,11 @@ fn any_wanted() -> impl Strategy<Value = Wanted> {
         Just(Desired::Removed),
     ];
     let policy = prop_oneof![Just(RestartPolicy::No), Just(RestartPolicy::Always)];
-    (desired, policy, any::<bool>()).prop_map(|(desired, restart, auto_remove)| Wanted { desired, restart, auto_remove })
+    (desired, policy, any::<bool>()).prop_map(|(desired, restart, auto_remove)| Wanted {
+        desired,
+        restart,
+        auto_remove,
+    })
 }
 
 /// The outcome of the effect under way, good or bad.

@@ -145,7 +145,8 @@ async fn write_bundle(task: &Task, netns: Netns) -> Result<(), Refusal> {
     let (host, network) = (task.host.clone(), task.network.clone());
     let written = tokio::task::spawn_blocking(move || {
         let dir = host.places.container(&plan.id);
-        let files = files::write(&dir, &plan, network.as_ref()).map_err(|e| runtime::Error::io("write /etc files", e))?;
+        let files =
+            files::write(&dir, &plan, network.as_ref()).map_err(|e| runtime::Error::io("write /etc files", e))?;
         let spec = &plan.spec;
         let sandbox = SandboxSpec {
             id: plan.id.to_string(),

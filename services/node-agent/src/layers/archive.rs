@@ -79,7 +79,7 @@ impl<R: Read> Archive<R> {
             let left = self.left;
             self.skip(left)?;
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size()?;
+            let size = field(&header, 124..136, header.entry_size())?;
             match header.entry_type() {
                 EntryType::GNULongName => extensions.path = Some(trimmed(self.extension(size)?)),
                 EntryType::GNULongLink => extensions.link = Some(trimmed(self.extension(size)?)),
@@ -135,18 +135,24 @@ impl<R: Read> Archive<R> {
         self.begin_body(size);
         let id = |key: &str, header: io::Result<u64>| -> io::Result<u32> {
             let value = records.get(key).map_or(header, |v| number(v))?;
-            u32::try_from(value).ok().filter(|id| *id <= i32::MAX as u32).ok_or_else(|| refuse(format!("has an owner out of range: {value}")))
+            u32::try_from(value)
+                .ok()
+                .filter(|id| *id <= i32::MAX as u32)
+                .ok_or_else(|| refuse(format!("has an owner out of range: {value}")))
         };
-        let (uid, gid) = (id("uid", header.uid())?, id("gid", header.gid())?);
+        let (uid, gid) =
+            (id("uid", field(header, 108..116, header.uid()))?, id("gid", field(header, 116..124, header.gid()))?);
         let mtime = match records.get("mtime") {
             Some(text) => decimal_time(text)?,
             None => (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
         };
+        let mode = field(header, 100..108, header.mode().map(u64::from))?;
+        let mode = u32::try_from(mode).map_err(|_| refuse("has a mode out of range"))?;
         let xattrs = records
             .into_iter()
             .filter_map(|(key, value)| Some((key.strip_prefix("SCHILY.xattr.")?.to_owned(), value)))
             .collect();
-        Ok(Entry { kind, path, link, size, mode: header.mode()? & 0o7777, uid, gid, mtime, xattrs })
+        Ok(Entry { kind, path, link, size, mode: mode & 0o7777, uid, gid, mtime, xattrs })
     }
 
     fn begin_body(&mut self, size: u64) {
@@ -213,6 +219,12 @@ fn kind(entry_type: EntryType, path: &[u8]) -> io::Result<Kind> {
             return Err(refuse(format!("has an entry of unknown type {:?}: {}", char::from(other.as_byte()), shown())));
         }
     })
+}
+
+/// A field that was left blank is zero, as all readers take it.
+fn field(header: &Header, at: std::ops::Range<usize>, parsed: io::Result<u64>) -> io::Result<u64> {
+    let blank = header.as_bytes()[at].iter().all(|b| matches!(b, 0 | b' '));
+    if blank { Ok(0) } else { parsed.map_err(|e| refuse(format!("has a malformed header: {e}"))) }
 }
 
 fn trimmed(mut name: Vec<u8>) -> Vec<u8> {

@@ -11,9 +11,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-        fchmod, fchown, fsetxattr, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
-        utimensat, renameat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
+        chownat, fchmod, fchown, fsetxattr, linkat, mkdirat, mknodat, openat, openat2, renameat, statat, symlinkat,
+        unlinkat, utimensat,
     },
     io::Errno,
 };
@@ -48,16 +48,24 @@ impl Placer {
     pub(super) fn new(root: &Path, junk: &Path) -> io::Result<Self> {
         let root = openat(CWD, root, DIRECTORY, Mode::empty())?;
         let junk = openat(CWD, junk, DIRECTORY, Mode::empty())?;
-        Ok(Self { root, junk, cleared: 0, last: None, times: Vec::new(), remembered_bytes: 0, buffer: vec![0; 128 << 10] })
+        Ok(Self {
+            root,
+            junk,
+            cleared: 0,
+            last: None,
+            times: Vec::new(),
+            remembered_bytes: 0,
+            buffer: vec![0; 128 << 10],
+        })
     }
 
     /// Makes one entry; a file's content comes from the archive.
     pub(super) fn place<R: io::Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> io::Result<()> {
         self.attempt(entry, archive).map_err(|e| match errno(&e) {
             // The host's own trouble stays an error of the host.
-            Some(Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::ROFS) => {
-                io::Error::new(e.kind(), format!("{}: {e}", entry.shown()))
-            }
+            Some(
+                Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::ROFS,
+            ) => io::Error::new(e.kind(), format!("{}: {e}", entry.shown())),
             Some(_) => refuse(format!("has an entry that cannot be made: {}: {e}", entry.shown())),
             None => e,
         })
@@ -106,7 +114,8 @@ impl Placer {
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.last = None;
         for (path, mtime) in self.times.iter().rev() {
-            let at = openat2(&self.root, path.as_slice(), DIRECTORY, Mode::empty(), inside() | ResolveFlags::NO_SYMLINKS);
+            let at =
+                openat2(&self.root, path.as_slice(), DIRECTORY, Mode::empty(), inside() | ResolveFlags::NO_SYMLINKS);
             // It may have been replaced since; then its time no longer matters.
             if let Ok(dir) = at {
                 utimensat(&dir, "", &timestamps(*mtime), AtFlags::EMPTY_PATH)?;

@@ -111,12 +111,8 @@ impl Ground {
     }
 
     fn blob(&self, blob: &[u8], tar: &[u8], encoding: LayerEncoding, limits: Limits) -> Result<(), UnpackError> {
-        let layer = LayerDescriptor {
-            digest: sha256(blob),
-            diff_id: sha256(tar),
-            size_bytes: blob.len() as u64,
-            encoding,
-        };
+        let layer =
+            LayerDescriptor { digest: sha256(blob), diff_id: sha256(tar), size_bytes: blob.len() as u64, encoding };
         unpack(Source { blob, layer: &layer, limits }, &self.dir.path().join("stage"))
     }
 
@@ -155,7 +151,12 @@ fn an_honest_layer_keeps_modes_owners_times_links_and_attributes() {
             .raw(EntryType::Regular, b"bin/su", b"", 0o4755, b"x", 1)
             .hardlink("bin/sudo", "bin/su")
             .symlink("sbin", "/bin")
-            .pax(&[("uid", b"100000"), ("mtime", b"1.5"), ("SCHILY.xattr.user.note", b"hi"), ("SCHILY.xattr.security.selinux", b"l")])
+            .pax(&[
+                ("uid", b"100000"),
+                ("mtime", b"1.5"),
+                ("SCHILY.xattr.user.note", b"hi"),
+                ("SCHILY.xattr.security.selinux", b"l"),
+            ])
             .file("sbin/owned", "o")
             .pax(&[("path", "long/".repeat(60).as_bytes())])
             .dir("x", 0o700)
@@ -257,7 +258,9 @@ fn hard_links_reach_nothing_outside() {
 
 #[test]
 fn whiteouts_become_overlays_own_and_cannot_climb() {
-    let ground = taken(Tar::default().file("d/.wh.gone", "").file("e/.wh..wh..opq", "").file("e/.wh..wh.plnk", "").file("e/kept", ""));
+    let ground = taken(
+        Tar::default().file("d/.wh.gone", "").file("e/.wh..wh..opq", "").file("e/.wh..wh.plnk", "").file("e/kept", ""),
+    );
     let gone = fs::symlink_metadata(ground.fs().join("d/gone")).expect("whiteout");
     assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
     let mut value = [0_u8; 4];
@@ -291,7 +294,14 @@ fn overlay_attributes_are_refused() {
 fn headers_that_lie_are_refused() {
     // A second archive hidden in a body that only one reader sees.
     let hidden = Tar::default().file("hidden", "x").done();
-    let outer = Tar::default().pax(&[("size", b"0")]).raw(EntryType::Regular, b"outer", b"", 0o644, &hidden, hidden.len() as u64);
+    let outer = Tar::default().pax(&[("size", b"0")]).raw(
+        EntryType::Regular,
+        b"outer",
+        b"",
+        0o644,
+        &hidden,
+        hidden.len() as u64,
+    );
     assert!(refused(outer).contains("different sizes"));
     let mut broken = Tar::default().file("a", "x").done();
     broken[0] = b'b';
@@ -369,7 +379,9 @@ fn content_that_does_not_match_its_digests_is_refused() {
         outcome.expect_err("refused").to_string()
     };
     assert!(try_with(&layer).contains("unpacks to"));
-    assert!(try_with(&LayerDescriptor { digest: sha256(b"b"), diff_id: sha256(&tar), ..layer.clone() }).contains("digest"));
+    assert!(
+        try_with(&LayerDescriptor { digest: sha256(b"b"), diff_id: sha256(&tar), ..layer.clone() }).contains("digest")
+    );
     assert!(try_with(&LayerDescriptor { size_bytes: 1, diff_id: sha256(&tar), ..layer }).contains("long"));
 }
 
@@ -394,12 +406,19 @@ mod any_archive {
 
     /// Names from a tiny alphabet, so that entries meet each other.
     fn name() -> impl Strategy<Value = String> {
-        let part = prop_oneof![Just("a"), Just("b"), Just(".."), Just("."), Just(""), Just(".wh.a"), Just(".wh..wh..opq")];
+        let part =
+            prop_oneof![Just("a"), Just("b"), Just(".."), Just("."), Just(""), Just(".wh.a"), Just(".wh..wh..opq")];
         proptest::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"))
     }
 
     fn target() -> impl Strategy<Value = String> {
-        prop_oneof![name(), Just("/".into()), Just("../../../..".into()), Just("/proc/self/fd/3".into()), Just("../../canary".into())]
+        prop_oneof![
+            name(),
+            Just("/".into()),
+            Just("../../../..".into()),
+            Just("/proc/self/fd/3".into()),
+            Just("../../canary".into())
+        ]
     }
 
     proptest! {

@@ -102,7 +102,9 @@ pub(crate) async fn resize(host: &SharedHost, container: &ContainerId, id: &Exec
     let request = Request::ExecResize { id: id.to_string(), height: to.height, width: to.width };
     let mut shim = shims::connect(&host.places.run_dir(container))?;
     match shim.ask(&request).await.map_err(shims::broken)? {
-        Reply::Failed { failure: Failure::NotFound, .. } => Err(Error::NotFound(format!("No such exec instance: {id}"))),
+        Reply::Failed { failure: Failure::NotFound, .. } => {
+            Err(Error::NotFound(format!("No such exec instance: {id}")))
+        }
         Reply::Failed { failure, message, .. } => Err(shims::refused(failure, message)),
         _ => Ok(()),
     }

@@ -107,7 +107,8 @@ mod tests {
     async fn a_write_wakes_every_follower_and_the_last_one_takes_the_watch_along() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let watch = LogWatch::open().expect("opens");
-        let (mut one, mut two) = (watch.follow(dir.path()).expect("follows"), watch.follow(dir.path()).expect("follows"));
+        let (mut one, mut two) =
+            (watch.follow(dir.path()).expect("follows"), watch.follow(dir.path()).expect("follows"));
         std::fs::write(dir.path().join("log"), "x").expect("writes");
         let woken = async { tokio::join!(one.changed(), two.changed()) };
         tokio::time::timeout(Duration::from_secs(5), woken).await.expect("woken");

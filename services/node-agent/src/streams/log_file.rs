@@ -339,7 +339,8 @@ mod tests {
     fn lines_are_chosen_by_stream_and_time_and_framed() {
         let (_dir, path) = rotated();
         let stamp = |n: u32| Some(format!("2026-01-01T00:00:00.{n:09}Z"));
-        let shown = Shown { stdout: false, stderr: true, since: stamp(9), until: stamp(15), timestamps: true, raw: false };
+        let shown =
+            Shown { stdout: false, stderr: true, since: stamp(9), until: stamp(15), timestamps: true, raw: false };
         let mut cursor = Cursor::open(&path, None, shown).expect("opens");
         let batch = cursor.read().expect("reads");
         assert!(batch.over);

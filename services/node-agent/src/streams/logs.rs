@@ -62,14 +62,17 @@ pub(crate) fn stream(host: &SharedHost, keeper: &Handle, query: LogsQuery) -> Ch
         raw,
     };
     let begin = Reading { cursor: None, follow, done: !kept };
-    Box::pin(futures::stream::try_unfold((begin, Some((path, tail, shown))), |(mut reading, mut unopened)| async move {
-        if let Some((path, tail, shown)) = unopened.take()
-            && !reading.done
-        {
-            reading.cursor = Some(blocking(move || Cursor::open(&path, tail, shown)).await?);
-        }
-        Ok(reading.next().await?.map(|chunk| (chunk, (reading, None))))
-    }))
+    Box::pin(futures::stream::try_unfold(
+        (begin, Some((path, tail, shown))),
+        |(mut reading, mut unopened)| async move {
+            if let Some((path, tail, shown)) = unopened.take()
+                && !reading.done
+            {
+                reading.cursor = Some(blocking(move || Cursor::open(&path, tail, shown)).await?);
+            }
+            Ok(reading.next().await?.map(|chunk| (chunk, (reading, None))))
+        },
+    ))
 }
 
 impl Reading {

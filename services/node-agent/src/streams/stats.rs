@@ -21,7 +21,12 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Documents, one a line. Without `stream` there is one: with `one_shot` at once, otherwise after a
 /// second, so that it has two samples. It ends when the run does.
-pub(crate) fn stream(host: &SharedHost, keeper: &Handle, stream: bool, one_shot: bool) -> impl Stream<Item = io::Result<Bytes>> + use<> {
+pub(crate) fn stream(
+    host: &SharedHost,
+    keeper: &Handle,
+    stream: bool,
+    one_shot: bool,
+) -> impl Stream<Item = io::Result<Bytes>> + use<> {
     let (cgroup_path, observed) = (host.cgroup_path(&keeper.id), keeper.observed());
     let name = keeper.plan().map(|p| format!("/{}", p.name)).unwrap_or_default();
     let head = json!({ "id": keeper.id, "name": name, "os_type": "linux" });
@@ -113,7 +118,11 @@ struct Group {
 impl Group {
     fn file(&self, controller: &str, name: &str) -> PathBuf {
         let root = Path::new(CGROUPS);
-        if self.unified { root.join(&self.inner).join(name) } else { root.join(controller).join(&self.inner).join(name) }
+        if self.unified {
+            root.join(&self.inner).join(name)
+        } else {
+            root.join(controller).join(&self.inner).join(name)
+        }
     }
 
     fn text(&self, controller: &str, name: &str) -> String {
@@ -148,8 +157,11 @@ impl Group {
             (usage, ns("throttled_usec"))
         } else {
             let ticks = self.table("cpuacct", "cpuacct.stat");
-            let per_cpu: Vec<u64> =
-                self.text("cpuacct", "cpuacct.usage_percpu").split_whitespace().filter_map(|n| n.parse().ok()).collect();
+            let per_cpu: Vec<u64> = self
+                .text("cpuacct", "cpuacct.usage_percpu")
+                .split_whitespace()
+                .filter_map(|n| n.parse().ok())
+                .collect();
             let usage = json!({
                 "total_usage": self.number("cpuacct", "cpuacct.usage").unwrap_or(0),
                 "percpu_usage": per_cpu,
