@@ -78,9 +78,10 @@ pub(crate) fn empty(dir: &Path) -> io::Result<()> {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let outcome = match entry.file_type() {
-                FileType::Directory => flatten(&root, name),
-                _ => rustix::fs::unlinkat(&root, name, AtFlags::empty()).map_err(io::Error::from),
+            let outcome = if entry.file_type() == FileType::Directory {
+                flatten(&root, name)
+            } else {
+                rustix::fs::unlinkat(&root, name, AtFlags::empty()).map_err(io::Error::from)
             };
             match outcome {
                 Ok(()) => progress = true,
@@ -107,14 +108,15 @@ fn flatten(root: &impl std::os::fd::AsFd, name: &std::ffi::CStr) -> io::Result<(
         if matches!(inner.to_bytes(), b"." | b"..") {
             continue;
         }
-        let gone = match entry.file_type() {
-            FileType::Directory => match rustix::fs::unlinkat(&dir, inner, AtFlags::REMOVEDIR) {
+        let gone = if entry.file_type() == FileType::Directory {
+            match rustix::fs::unlinkat(&dir, inner, AtFlags::REMOVEDIR) {
                 Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
                     rustix::fs::renameat(&dir, inner, root, fresh_name())
                 }
                 other => other,
-            },
-            _ => rustix::fs::unlinkat(&dir, inner, AtFlags::empty()),
+            }
+        } else {
+            rustix::fs::unlinkat(&dir, inner, AtFlags::empty())
         };
         gone?;
     }

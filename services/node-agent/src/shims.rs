@@ -126,11 +126,12 @@ pub(crate) async fn tell(run_dir: &RunDir, request: &Request) -> model::Result<(
 
 /// Connects for a caller of the API.
 pub(crate) fn connect(run_dir: &RunDir) -> model::Result<Shim> {
-    Shim::connect(run_dir).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+    Shim::connect(run_dir).map_err(|e| {
+        if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
             Error::Conflict("the container is not running".to_owned())
+        } else {
+            broken(e)
         }
-        _ => broken(e),
     })
 }
 

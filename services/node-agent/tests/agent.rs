@@ -308,8 +308,8 @@ async fn what_cannot_start_says_why_in_dockerds_words() {
         assert!(exit.error.contains(told), "{exit:?}");
         assert!(world.cgroup_of(&id).is_empty());
     }
-    let stages = std::fs::read_dir(world.path("data/layers")).expect("reads").flatten();
-    assert!(stages.filter(|e| e.file_name().to_string_lossy().starts_with('.')).next().is_none(), "no stage is left");
+    let mut stages = std::fs::read_dir(world.path("data/layers")).expect("reads").flatten();
+    assert!(!stages.any(|e| e.file_name().to_string_lossy().starts_with('.')), "no stage is left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -394,7 +394,10 @@ async fn a_container_on_a_network_has_its_address() {
 /// A network namespace with a netd in it. The mounts stay the machine's own.
 struct Netns(&'static str);
 
-struct Netd(std::process::Child);
+struct Netd {
+    child: std::process::Child,
+    purge: std::process::Command,
+}
 
 impl Netns {
     fn new(name: &'static str) -> Self {
@@ -411,15 +414,14 @@ impl Netns {
             world.path("netd-run").display()
         );
         std::fs::write(world.path("netd.toml"), config).expect("writes");
-        let child = std::process::Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", self.0))
-            .arg(netd)
-            .arg("--config")
-            .arg(world.path("netd.toml"))
-            .stdout(std::fs::File::create(world.path("netd.log")).expect("creates"))
-            .stderr(std::process::Stdio::inherit())
-            .spawn();
-        Netd(child.expect("netd starts"))
+        let command = |purge: &[&str]| {
+            let mut command = std::process::Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{}", self.0)).arg(netd).args(purge);
+            command.arg("--config").arg(world.path("netd.toml"));
+            command.stdout(std::fs::File::create(world.path("netd.log")).expect("creates"));
+            command
+        };
+        Netd { child: command(&[]).spawn().expect("netd starts"), purge: command(&["purge"]) }
     }
 }
 
@@ -431,8 +433,9 @@ impl Drop for Netns {
 
 impl Drop for Netd {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = self.purge.status();
     }
 }
 

@@ -80,13 +80,18 @@ impl<R: Read> Archive<R> {
             self.skip(left)?;
             let Some(header) = self.header()? else { return Ok(None) };
             let size = field(&header, 124..136, header.entry_size())?;
-            match header.entry_type() {
-                EntryType::GNULongName => extensions.path = Some(trimmed(self.extension(size)?)),
-                EntryType::GNULongLink => extensions.link = Some(trimmed(self.extension(size)?)),
-                EntryType::XHeader => parse_records(&self.extension(size)?, &mut extensions.records)?,
+            let entry_type = header.entry_type();
+            if entry_type.is_gnu_longname() {
+                extensions.path = Some(trimmed(self.extension(size)?));
+            } else if entry_type.is_gnu_longlink() {
+                extensions.link = Some(trimmed(self.extension(size)?));
+            } else if entry_type.is_pax_local_extensions() {
+                parse_records(&self.extension(size)?, &mut extensions.records)?;
+            } else if entry_type.is_pax_global_extensions() {
                 // Global headers say nothing about files in an image (dockerd skips them too).
-                EntryType::XGlobalHeader => drop(self.extension(size)?),
-                _ => return self.entry(&header, size, extensions).map(Some),
+                self.extension(size)?;
+            } else {
+                return self.entry(&header, size, extensions).map(Some);
             }
         }
     }
@@ -204,21 +209,26 @@ impl<R: Read> Archive<R> {
 }
 
 fn kind(entry_type: EntryType, path: &[u8]) -> io::Result<Kind> {
-    let shown = || String::from_utf8_lossy(path).chars().take(200).collect::<String>();
-    Ok(match entry_type {
+    let known = [
+        (entry_type.is_dir(), Kind::Directory),
+        (entry_type.is_symlink(), Kind::Symlink),
+        (entry_type.is_hard_link(), Kind::Hardlink),
+        (entry_type.is_fifo(), Kind::Fifo),
+        (entry_type.is_character_special() || entry_type.is_block_special(), Kind::Device),
+    ];
+    if let Some((_, kind)) = known.into_iter().find(|(is, _)| *is) {
+        return Ok(kind);
+    }
+    if entry_type.is_file() || entry_type.is_contiguous() {
         // Before POSIX, a directory was a file with a slash at the end.
-        EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => Kind::Directory,
-        EntryType::Regular | EntryType::Continuous => Kind::File,
-        EntryType::Directory => Kind::Directory,
-        EntryType::Symlink => Kind::Symlink,
-        EntryType::Link => Kind::Hardlink,
-        EntryType::Fifo => Kind::Fifo,
-        EntryType::Char | EntryType::Block => Kind::Device,
-        EntryType::GNUSparse => return Err(refuse(format!("has a sparse file, which is not supported: {}", shown()))),
-        other => {
-            return Err(refuse(format!("has an entry of unknown type {:?}: {}", char::from(other.as_byte()), shown())));
-        }
-    })
+        return Ok(if path.ends_with(b"/") { Kind::Directory } else { Kind::File });
+    }
+    let shown: String = String::from_utf8_lossy(path).chars().take(200).collect();
+    if entry_type.is_gnu_sparse() {
+        return Err(refuse(format!("has a sparse file, which is not supported: {shown}")));
+    }
+    let byte = char::from(entry_type.as_byte());
+    Err(refuse(format!("has an entry of unknown type {byte:?}: {shown}")))
 }
 
 /// A field that was left blank is zero, as all readers take it.

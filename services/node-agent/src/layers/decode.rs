@@ -104,7 +104,7 @@ pub(super) fn refuse(why: impl Into<String>) -> io::Error {
 
 /// The blob, digested on both sides of its packing.
 pub(super) enum Decoder<R: Read> {
-    Tar(Bounded<Hashing<R>>),
+    Tar(Box<Bounded<Hashing<R>>>),
     Gzip(Box<Bounded<flate2::bufread::MultiGzDecoder<BufReader<Hashing<R>>>>>),
     Zstd(Box<Bounded<zstd::stream::read::Decoder<'static, BufReader<Hashing<R>>>>>),
 }
@@ -118,7 +118,7 @@ impl<R: Read> Decoder<R> {
         }
         let buffered = |blob| BufReader::with_capacity(128 << 10, blob);
         Ok(match encoding {
-            LayerEncoding::Tar => Self::Tar(bounded(blob, limits, packed)),
+            LayerEncoding::Tar => Self::Tar(Box::new(bounded(blob, limits, packed))),
             LayerEncoding::Gzip => {
                 let inner = flate2::bufread::MultiGzDecoder::new(buffered(blob));
                 Self::Gzip(Box::new(bounded(inner, limits, packed)))

@@ -40,11 +40,16 @@ pub(crate) struct Source<'a, R> {
 /// See [`UnpackError`].
 pub(crate) fn unpack<R: Read>(source: Source<'_, R>, stage: &Path) -> Result<(), UnpackError> {
     let digest = source.layer.digest.clone();
-    attempt(source, stage).map_err(|e| match e.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => UnpackError::Refused(digest, e.to_string()),
-        // flate2's and zstd's word for a blob that stops short.
-        io::ErrorKind::UnexpectedEof => UnpackError::Refused(digest, "is cut short".to_owned()),
-        _ => UnpackError::Failed(digest, e),
+    attempt(source, stage).map_err(|e| {
+        let kind = e.kind();
+        if matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) {
+            UnpackError::Refused(digest, e.to_string())
+        } else if kind == io::ErrorKind::UnexpectedEof {
+            // flate2's and zstd's word for a blob that stops short.
+            UnpackError::Refused(digest, "is cut short".to_owned())
+        } else {
+            UnpackError::Failed(digest, e)
+        }
     })
 }
 

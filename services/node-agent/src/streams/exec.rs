@@ -53,7 +53,9 @@ pub(crate) async fn start(
     match shim.ask(&Request::Exec(request)).await.map_err(shims::broken)? {
         Reply::ExecStarted { .. } => {}
         Reply::Failed { failure, message, .. } => return Err(shims::refused(failure, message)),
-        other => return Err(Error::Internal(format!("the shim answered an exec with {other:?}"))),
+        other @ (Reply::Done | Reply::Started { .. } | Reply::State(_) | Reply::ExecState(_)) => {
+            return Err(Error::Internal(format!("the shim answered an exec with {other:?}")));
+        }
     }
     Ok(match upgrade {
         Some(upgrade) => upgrade.accept(async move |client| splice(client, shim, start.attach_stdin).await),
@@ -106,7 +108,9 @@ pub(crate) async fn resize(host: &SharedHost, container: &ContainerId, id: &Exec
             Err(Error::NotFound(format!("No such exec instance: {id}")))
         }
         Reply::Failed { failure, message, .. } => Err(shims::refused(failure, message)),
-        _ => Ok(()),
+        Reply::Done | Reply::Started { .. } | Reply::State(_) | Reply::ExecStarted { .. } | Reply::ExecState(_) => {
+            Ok(())
+        }
     }
 }
 

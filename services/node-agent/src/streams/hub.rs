@@ -96,7 +96,9 @@ async fn connect(run_dir: &RunDir, request: &Request) -> Result<Shim> {
     match shim.ask(request).await.map_err(shims::broken)? {
         Reply::Done => Ok(shim),
         Reply::Failed { failure, message, .. } => Err(shims::refused(failure, message)),
-        other => Err(Error::Internal(format!("the shim answered an attach with {other:?}"))),
+        other @ (Reply::Started { .. } | Reply::State(_) | Reply::ExecStarted { .. } | Reply::ExecState(_)) => {
+            Err(Error::Internal(format!("the shim answered an attach with {other:?}")))
+        }
     }
 }
 

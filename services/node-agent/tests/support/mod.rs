@@ -115,7 +115,7 @@ impl Control {
 
     pub(crate) async fn until_phase(&self, id: &ContainerId, run: u32, phase: Phase) -> Observed {
         self.until(id, &format!("{phase:?} in run {run}"), |o| {
-            o.progress.run == run && o.progress.phase == phase || phase == Phase::Removed && o.progress.phase == phase
+            o.progress.phase == phase && (o.progress.run == run || phase == Phase::Removed)
         })
         .await
     }
