@@ -34,11 +34,22 @@ impl Dockerd {
         fs::create_dir_all(&dir).expect("a temporary directory");
         let log = File::create(dir.join("dockerd.log")).expect("a temporary file");
         let process = Command::new("/usr/sbin/dockerd")
-            .arg("--data-root").arg(dir.join("data"))
-            .arg("--exec-root").arg(dir.join("exec"))
-            .arg("--pidfile").arg(dir.join("pid"))
-            .arg("--host").arg(format!("tcp://127.0.0.1:{PORT}"))
-            .args(["--storage-driver", "overlay2", "--bip", "172.31.250.1/24", "--userland-proxy=false", "--iptables=true"])
+            .arg("--data-root")
+            .arg(dir.join("data"))
+            .arg("--exec-root")
+            .arg(dir.join("exec"))
+            .arg("--pidfile")
+            .arg(dir.join("pid"))
+            .arg("--host")
+            .arg(format!("tcp://127.0.0.1:{PORT}"))
+            .args([
+                "--storage-driver",
+                "overlay2",
+                "--bip",
+                "172.31.250.1/24",
+                "--userland-proxy=false",
+                "--iptables=true",
+            ])
             .stdout(log.try_clone().expect("a file descriptor"))
             .stderr(Stdio::from(log))
             .spawn()
@@ -70,7 +81,9 @@ impl Dockerd {
         let install = format!("for a in $(/bin/busybox --list); do ln -sf busybox {}/bin/$a; done", root.display());
         assert!(Command::new("sh").args(["-c", &install]).status().is_ok_and(|s| s.success()));
         let tar = self.dir.join("rootfs.tar");
-        assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().is_ok_and(|s| s.success()));
+        assert!(
+            Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().is_ok_and(|s| s.success())
+        );
         let tar = tar.display().to_string();
         assert!(self.docker(&["import", "-c", "CMD [\"sh\"]", "-c", "ENV PATH=/bin", &tar, "busybox:latest"]));
     }

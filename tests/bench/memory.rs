@@ -11,8 +11,17 @@ struct Usage {
     pss_kib: i64,
 }
 
-const DAEMONS: [&str; 9] =
-    ["api-gateway", "image-svc", "scheduler", "node-agent", "netd", "wharfage-shim", "dockerd", "containerd", "containerd-shim"];
+const DAEMONS: [&str; 9] = [
+    "api-gateway",
+    "image-svc",
+    "scheduler",
+    "node-agent",
+    "netd",
+    "wharfage-shim",
+    "dockerd",
+    "containerd",
+    "containerd-shim",
+];
 
 /// Sum over all of our (or dockerd's) processes.
 fn total(peer: &Peer) -> Usage {
@@ -22,7 +31,10 @@ fn total(peer: &Peer) -> Usage {
         let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
         let comm = comm.trim();
         let dockers = comm.starts_with("dockerd") || comm.starts_with("containerd");
-        if !DAEMONS.iter().any(|d| d.starts_with(comm) || comm.starts_with(d)) || comm.is_empty() || dockers != (peer.name == "dockerd") {
+        if !DAEMONS.iter().any(|d| d.starts_with(comm) || comm.starts_with(d))
+            || comm.is_empty()
+            || dockers != (peer.name == "dockerd")
+        {
             continue;
         }
         let rollup = fs::read_to_string(path.join("smaps_rollup")).unwrap_or_default();

@@ -13,7 +13,8 @@ pub(crate) fn print(suite: &Suite, _peer: &Peer) {
     let name = unique("bench-spans");
     println!("Where one start goes (from the services' logs, by request id):\n");
     println!("```");
-    let create = rest.post(&format!("/containers/create?name={name}"), &json!({"Image": "busybox", "Cmd": ["sleep", "60"]}));
+    let create =
+        rest.post(&format!("/containers/create?name={name}"), &json!({"Image": "busybox", "Cmd": ["sleep", "60"]}));
     let start = rest.send("POST", &format!("/containers/{name}/start"), None);
     std::thread::sleep(std::time::Duration::from_millis(300));
     for (what, reply) in [("create", &create), ("start", &start)] {
@@ -35,7 +36,9 @@ fn logged(suite: &Suite) -> Vec<(String, Value)> {
         let service = entry.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(entry.path()).unwrap_or_default();
         let tail = text.lines().rev().take(2_000).collect::<Vec<_>>();
-        found.extend(tail.into_iter().rev().filter_map(|line| Some((service.clone(), serde_json::from_str(line).ok()?))));
+        found.extend(
+            tail.into_iter().rev().filter_map(|line| Some((service.clone(), serde_json::from_str(line).ok()?))),
+        );
     }
     found
 }

@@ -52,13 +52,16 @@ fn every_service_can_be_killed_while_containers_run() {
     let suite = Suite::here();
     let docker = suite.docker();
     let name = counter(&docker);
-    let identity = || docker.ok(&["inspect", "-f", "{{.Id}} {{.State.Pid}} {{.State.StartedAt}} {{.RestartCount}}", &name]);
+    let identity =
+        || docker.ok(&["inspect", "-f", "{{.Id}} {{.State.Pid}} {{.State.StartedAt}} {{.RestartCount}}", &name]);
     let before = identity();
     for service in SERVICES {
         let lines = assert_numbered_without_gap(&docker, &name);
         kill_and_return(&suite, service);
         assert_eq!(identity(), before, "after {service} was killed");
-        eventually("it goes on logging", Duration::from_secs(5), || assert_numbered_without_gap(&docker, &name) > lines);
+        eventually("it goes on logging", Duration::from_secs(5), || {
+            assert_numbered_without_gap(&docker, &name) > lines
+        });
         assert_eq!(docker.ok(&["exec", &name, "echo", "alive"]), "alive", "after {service} was killed");
     }
     docker.remove(&[&name]);

@@ -70,9 +70,11 @@ fn what_is_not_built_says_so() {
 fn a_refused_create_leaves_no_container_behind() {
     let suite = Suite::here();
     let rest = suite.rest();
-    let before = rest.get("/containers/json?all=1").json().as_array().map(Vec::len);
-    let reply = rest.post("/containers/create", &json!({"Image": "busybox", "HostConfig": {"Memory": 1_u64 << 50}}));
+    let name = tests::unique("too-large");
+    let body = json!({"Image": "busybox", "HostConfig": {"Memory": 1_u64 << 50}});
+    let reply = rest.post(&format!("/containers/create?name={name}"), &body);
     assert!(reply.status >= 400, "{reply:?}");
     assert!(message(&reply.body).contains("memory"), "{reply:?}");
-    assert_eq!(rest.get("/containers/json?all=1").json().as_array().map(Vec::len), before);
+    assert!(!rest.get("/containers/json?all=1").body.contains(&name));
+    assert_eq!(rest.get(&format!("/containers/{name}/json")).status, 404);
 }

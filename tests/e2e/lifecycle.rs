@@ -137,18 +137,29 @@ fn a_taken_name_is_refused_in_dockers_words() {
 fn events_tell_the_whole_life_in_order() {
     let docker = Suite::here().docker();
     let name = unique("events");
-    let since = docker.ok(&["info", "-f", "{{.SystemTime}}"]);
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let since = now().to_string();
     let _ = docker.run(&["run", "--rm", "--name", &name, "busybox", "true"]);
     let list = || {
         docker.ok(&[
-            "events", "--since", &since, "--until", "0s", "--filter", &format!("container={name}"), "--format", "{{.Action}}",
+            "events",
+            "--since",
+            &since,
+            "--until",
+            &(now() + 1).to_string(),
+            "--filter",
+            &format!("container={name}"),
+            "--format",
+            "{{.Action}}",
         ])
     };
     eventually("the destroy event", Duration::from_secs(5), || list().contains("destroy"));
     let actions = list();
     let order: Vec<_> = ["create", "attach", "start", "die", "destroy"]
         .iter()
-        .map(|action| actions.lines().position(|line| line == *action).unwrap_or_else(|| panic!("{action} in {actions:?}")))
+        .map(|action| {
+            actions.lines().position(|line| line == *action).unwrap_or_else(|| panic!("{action} in {actions:?}"))
+        })
         .collect();
     assert!(order.is_sorted(), "{actions}");
 }

@@ -7,8 +7,21 @@ fn environment_directory_user_entrypoint_and_hostname_reach_the_process() {
     let docker = Suite::here().docker();
     let script = "echo $A $PWD $(id -u):$(id -g) $(hostname)";
     let args = [
-        "run", "--rm", "-e", "A=b", "-w", "/tmp", "-u", "1000:1001", "--hostname", "ship", "--entrypoint", "sh", "busybox",
-        "-c", script,
+        "run",
+        "--rm",
+        "-e",
+        "A=b",
+        "-w",
+        "/tmp",
+        "-u",
+        "1000:1001",
+        "--hostname",
+        "ship",
+        "--entrypoint",
+        "sh",
+        "busybox",
+        "-c",
+        script,
     ];
     assert_eq!(docker.ok(&args), "b /tmp 1000:1001 ship");
 }

@@ -29,17 +29,28 @@ fn another_projects_container_does_not_exist_for_any_verb() {
     let other = suite.rest_2();
     let absent = "0".repeat(64);
     let verbs = [
-        ("GET", "/containers/{}/json"), ("GET", "/containers/{}/top"), ("GET", "/containers/{}/logs?stdout=1"),
-        ("POST", "/containers/{}/start"), ("POST", "/containers/{}/stop"), ("POST", "/containers/{}/restart"),
-        ("POST", "/containers/{}/kill"), ("POST", "/containers/{}/rename?name=mine"), ("POST", "/containers/{}/wait"),
-        ("POST", "/containers/{}/resize?h=1&w=1"), ("DELETE", "/containers/{}?force=1"),
+        ("GET", "/containers/{}/json"),
+        ("GET", "/containers/{}/top"),
+        ("GET", "/containers/{}/logs?stdout=1"),
+        ("POST", "/containers/{}/start"),
+        ("POST", "/containers/{}/stop"),
+        ("POST", "/containers/{}/restart"),
+        ("POST", "/containers/{}/kill"),
+        ("POST", "/containers/{}/rename?name=mine"),
+        ("POST", "/containers/{}/wait"),
+        ("POST", "/containers/{}/resize?h=1&w=1"),
+        ("DELETE", "/containers/{}?force=1"),
     ];
     for (method, path) in verbs {
         for key in [id.as_str(), &id[..12], name.as_str()] {
             let reply = other.send(method, &path.replace("{}", key), None);
             assert_eq!(reply.status, 404, "{method} {path} on {key}: {reply:?}");
             let control = other.send(method, &path.replace("{}", &absent), None);
-            assert_eq!(reply.body.replace(key, ""), control.body.replace(&absent, ""), "{method} {path} tells them apart");
+            assert_eq!(
+                reply.body.replace(key, ""),
+                control.body.replace(&absent, ""),
+                "{method} {path} tells them apart"
+            );
         }
     }
     for (method, path) in [("GET", format!("/exec/{exec}/json")), ("POST", format!("/exec/{exec}/start"))] {
@@ -60,8 +71,14 @@ fn every_route_but_two_needs_a_credential() {
         if path.starts_with("/v2") || path.ends_with("/_ping") {
             continue;
         }
-        let concrete = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
-        for method in operations.as_object().expect("operations").keys().filter(|m| ["get", "post", "put", "patch", "delete", "head"].contains(&m.as_str())) {
+        let concrete =
+            path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
+        for method in operations
+            .as_object()
+            .expect("operations")
+            .keys()
+            .filter(|m| ["get", "post", "put", "patch", "delete", "head"].contains(&m.as_str()))
+        {
             let method = method.to_uppercase();
             for client in [&nobody, &wrong] {
                 assert_eq!(client.send(&method, &concrete, None).status, 401, "{method} {concrete}");

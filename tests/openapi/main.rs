@@ -37,7 +37,9 @@ fn netds_document_is_checked_in() {
 
 #[test]
 fn no_reference_dangles_and_operation_ids_are_unique() {
-    for document in [api_gateway::openapi(), image_svc::openapi(), scheduler::openapi(), node_agent::openapi(), netd::openapi()] {
+    for document in
+        [api_gateway::openapi(), image_svc::openapi(), scheduler::openapi(), node_agent::openapi(), netd::openapi()]
+    {
         let json = serde_json::to_value(&document).expect("a document is JSON");
         let mut references = BTreeSet::new();
         collect_references(&json, &mut references);

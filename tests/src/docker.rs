@@ -13,6 +13,8 @@ use crate::{Suite, unique};
 pub struct Docker {
     host: String,
     config: PathBuf,
+    /// Directory with the authority to trust; plain TCP without.
+    certificates: Option<PathBuf>,
 }
 
 /// What a command printed and how it ended.
@@ -28,7 +30,7 @@ pub struct Outcome {
 
 impl Docker {
     pub(crate) fn with_config(suite: &Suite, config: &str) -> Self {
-        Self { host: suite.var("DOCKER_HOST").to_owned(), config: config.into() }
+        Self { host: suite.var("DOCKER_HOST").to_owned(), config: config.into(), certificates: None }
     }
 
     pub(crate) fn with_token(suite: &Suite, token: &str) -> Self {
@@ -36,7 +38,17 @@ impl Docker {
         std::fs::create_dir_all(&config).expect("a temporary directory");
         let text = serde_json::json!({ "HttpHeaders": { "Authorization": format!("Bearer {token}") } });
         std::fs::write(config.join("config.json"), text.to_string()).expect("a temporary file");
-        Self { host: suite.var("DOCKER_HOST").to_owned(), config }
+        Self { host: suite.var("DOCKER_HOST").to_owned(), config, certificates: None }
+    }
+
+    /// The same project, over TLS.
+    #[must_use]
+    pub fn over_tls(self, suite: &Suite) -> Self {
+        let dir = std::env::temp_dir().join(unique("wharfage-certificates"));
+        std::fs::create_dir_all(&dir).expect("a temporary directory");
+        std::fs::copy(suite.root.join(".wharfage/pki/ca.pem"), dir.join("ca.pem")).expect("the suite's authority");
+        let host = suite.var("WHARFAGE_TLS_URL").replace("https://", "tcp://");
+        Self { host, certificates: Some(dir), ..self }
     }
 
     /// The command, ready to be changed or spawned.
@@ -45,6 +57,9 @@ impl Docker {
         let mut command = Command::new("docker");
         command.args(args).env("DOCKER_HOST", &self.host).env("DOCKER_CONFIG", &self.config);
         command.env_remove("DOCKER_API_VERSION").env_remove("DOCKER_CONTEXT").stdin(Stdio::null());
+        if let Some(certificates) = &self.certificates {
+            command.env("DOCKER_TLS_VERIFY", "1").env("DOCKER_CERT_PATH", certificates);
+        }
         command
     }
 

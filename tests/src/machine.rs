@@ -58,7 +58,16 @@ fn find_cgroups(dir: &Path, depth: u8, found: &mut BTreeSet<String>) {
 }
 
 fn processes() -> BTreeSet<String> {
-    let ours = ["api-gateway", "image-svc", "scheduler", "node-agent", "netd", "wharfage-shim", "docker-registry", "redis-server"];
+    let ours = [
+        "api-gateway",
+        "image-svc",
+        "scheduler",
+        "node-agent",
+        "netd",
+        "wharfage-shim",
+        "docker-registry",
+        "redis-server",
+    ];
     fs::read_dir("/proc")
         .into_iter()
         .flatten()

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,7 +35,19 @@ impl Suite {
             .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
-        Self { root, vars }
+        let suite = Self { root, vars };
+        static PULLED: OnceLock<()> = OnceLock::new();
+        PULLED.get_or_init(|| suite.pull_what_tests_use());
+        suite
+    }
+
+    /// Tests by REST do not pull what they create from.
+    fn pull_what_tests_use(&self) {
+        for docker in [self.docker(), self.docker_as(self.var("WHARFAGE_TOKEN_2"))] {
+            for image in ["busybox", "httpd", "hello-world"] {
+                let _ = docker.ok(&["pull", "-q", image]);
+            }
+        }
     }
 
     /// A variable of `.wharfage/env`.

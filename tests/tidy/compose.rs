@@ -29,7 +29,8 @@ fn docker_compose_itself_accepts_the_deployment() {
     let plugin = String::from_utf8_lossy(&fetched.stdout).trim().to_owned();
     let mut config = std::process::Command::new(plugin);
     config.args(["-f", "compose.yaml", "--profile", "host", "config", "--format", "json"]).current_dir(compose());
-    for required in ["POSTGRES_PASSWORD", "SCHEDULER_DATABASE_URL", "IMAGE_DATABASE_URL", "GATEWAY_DATABASE_URL", "PKI"] {
+    for required in ["POSTGRES_PASSWORD", "SCHEDULER_DATABASE_URL", "IMAGE_DATABASE_URL", "GATEWAY_DATABASE_URL", "PKI"]
+    {
         config.env(format!("WHARFAGE_{required}"), "/x");
     }
     let output = config.output().expect("the plugin runs");

@@ -45,7 +45,9 @@ fn no_name_says_nothing() {
     let vague = ["util", "utils", "common", "helper", "helpers", "manager", "misc", "handler"];
     let found: Vec<_> = sources()
         .into_iter()
-        .filter(|path| path.components().any(|part| vague.contains(&part.as_os_str().to_string_lossy().trim_end_matches(".rs"))))
+        .filter(|path| {
+            path.components().any(|part| vague.contains(&part.as_os_str().to_string_lossy().trim_end_matches(".rs")))
+        })
         .collect();
     assert!(found.is_empty(), "{found:#?}");
 }

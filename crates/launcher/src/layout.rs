@@ -66,8 +66,11 @@ impl Layout {
         self.state.join(format!("host-{node}"))
     }
 
-    /// A service's binary.
+    /// A service's binary: of the release build, or of the directory `WHARFAGE_BIN_DIR` names.
     pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        if let Some(dir) = std::env::var_os("WHARFAGE_BIN_DIR") {
+            return PathBuf::from(dir).join(name);
+        }
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
         target.join("release").join(name)
     }

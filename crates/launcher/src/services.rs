@@ -1,13 +1,7 @@
 //! The suite's own processes: which binary, which configuration file of `compose/config`, and what
 //! this machine says differently (addresses, paths) through the environment, as an operator would.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::IpAddr,
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -134,9 +128,14 @@ pub(crate) async fn hosts(layout: &Layout, addresses: &Addresses, demo: &Demo) -
         let volatile = layout.host_volatile(node);
         fs::create_dir_all(&volatile)?;
         let netns = (addresses.hosts.len() > 1).then(|| layout.host_netns(node));
-        let mut netd = service(layout, &format!("2{node}-netd-{node}"), "netd", netd_settings(layout, addresses, node, *address)?);
-        let mut agent =
-            service(layout, &format!("3{node}-node-agent-{node}"), "node-agent", agent_settings(layout, addresses, node, *address)?);
+        let mut netd =
+            service(layout, &format!("2{node}-netd-{node}"), "netd", netd_settings(layout, addresses, node, *address)?);
+        let mut agent = service(
+            layout,
+            &format!("3{node}-node-agent-{node}"),
+            "node-agent",
+            agent_settings(layout, addresses, node, *address)?,
+        );
         netd.netns.clone_from(&netns);
         agent.netns = netns;
         specs.extend([netd, agent]);
@@ -184,7 +183,8 @@ fn agent_settings(layout: &Layout, addresses: &Addresses, node: u8, address: IpA
 pub(crate) fn purge_commands(layout: &Layout, node: u8) -> Result<Vec<Command>> {
     let netns = layout.host_netns(node);
     let several = netns.exists();
-    let addresses = if several { Addresses { control: [0, 0, 0, 0].into(), hosts: vec![] } } else { Addresses::loopback() };
+    let addresses =
+        if several { Addresses { control: [0, 0, 0, 0].into(), hosts: vec![] } } else { Addresses::loopback() };
     let address: IpAddr = [127, 0, 0, 1].into();
     if !layout.binary("node-agent").exists() {
         bail!("target/release/node-agent is missing; `make build` first");

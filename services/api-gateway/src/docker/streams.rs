@@ -7,4 +7,4 @@ mod relay;
 
 pub(crate) use detach_keys::DetachKeys;
 pub(crate) use hijack::{Client, content_type, plain_error};
-pub(crate) use relay::Ended;
+pub(crate) use relay::{Ended, Input};

@@ -23,7 +23,7 @@ use crate::{
         error::{DockerError, empty},
         headers::Bare,
         query::Query,
-        streams::{self, Client, DetachKeys, Ended},
+        streams::{self, Client, DetachKeys, Ended, Input},
         version::RequestedVersion,
     },
 };
@@ -67,15 +67,18 @@ pub(crate) async fn attach(
     match connect(&gateway, &scope, &reference, asked).await {
         Err(error) => streams::plain_error(&error),
         Ok((container, agent)) => {
-            let tty = container.spec.tty;
+            let (tty, stdin_once) = (container.spec.tty, container.spec.stdin_once);
             recorded::alone(&gateway, &scope, &container, "attach", &[]).await;
+            let input = Input {
+                keys: (tty && asked.stdin).then_some(keys),
+                ends_stream: asked.stdin && container.spec.open_stdin && (tty || !stdin_once),
+            };
             let after = move |ended| async move {
                 if ended == Ended::Detached {
                     recorded::alone(&gateway, &scope, &container, "detach", &[]).await;
                 }
             };
-            let keys = (tty && asked.stdin).then_some(keys);
-            let mut response = client.connect(agent, streams::content_type(tty, version), keys, after);
+            let mut response = client.connect(agent, streams::content_type(tty, version), input, after);
             response.extensions_mut().insert(Bare);
             response
         }

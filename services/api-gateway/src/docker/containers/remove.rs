@@ -72,6 +72,21 @@ pub(crate) async fn remove(
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
+/// Removes a container that does not run, without waiting until its host has cleared up.
+pub(super) async fn discard(gateway: &Gateway, scope: ProjectScope, reference: &str) -> Result<()> {
+    let mut tx = gateway.store.project_tx(&scope).await?;
+    let container = tx.lock_container(reference).await?;
+    if start::is_started(&container) {
+        return Ok(());
+    }
+    if tx.want_removed(&container.id).await? {
+        recorded::within(gateway, &mut tx, &container, "destroy", &[]).await?;
+    }
+    tx.commit().await?;
+    announce(gateway, &scope, &container);
+    Ok(())
+}
+
 fn announce(gateway: &Gateway, scope: &ProjectScope, container: &ContainerRecord) {
     gateway.bus.publish(&Topic::Project(scope.project()));
     gateway.bus.publish(&Topic::Container(container.id.clone()));

@@ -15,7 +15,7 @@ use contract::wake::Topic;
 use model::{Desired, Error, Phase, Result};
 use store::{ContainerProgress, ContainerRecord, ProjectScope};
 
-use super::{publish, state, waiting::Watch};
+use super::{publish, remove, state, waiting::Watch};
 use crate::{
     Gateway,
     auth::Project,
@@ -68,7 +68,14 @@ pub(super) async fn run(gateway: &Gateway, scope: ProjectScope, reference: &str)
     // Registered before the wish is committed: the outcome cannot be missed.
     let watch = Watch::new(gateway, scope, &container.id);
     let run = tx.want_running(&container.id).await?;
-    publish::reserve(&mut tx, &container, run).await?;
+    if let Err(error) = publish::reserve(&mut tx, &container, run).await {
+        drop(tx);
+        if container.spec.auto_remove {
+            // As dockerd does: a `--rm` whose start fails is removed, and `docker run` waits for that.
+            remove::discard(gateway, scope, container.id.as_str()).await?;
+        }
+        return Err(error);
+    }
     tx.commit().await?;
     wake_host(gateway, &container);
     outcome(watch, run).await

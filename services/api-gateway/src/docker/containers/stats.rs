@@ -29,7 +29,8 @@ pub(crate) async fn stats(
 ) -> DockerResponse {
     let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
     let path = format!("{CONTAINERS}/{}/stats", container.id);
-    let asked = [("stream", query.get("stream").is_none() || query.flag("stream")), ("one-shot", query.flag("one-shot"))];
+    let asked =
+        [("stream", query.get("stream").is_none() || query.flag("stream")), ("one-shot", query.flag("one-shot"))];
     let agent = gateway.agents.of(&container)?;
     let reply = agent.stream(Method::GET, &path, Some(&asked), None::<&()>).await.map_err(tenant_error)?;
     let mut response: Response = Body::from_stream(reply.bytes_stream()).into_response();

@@ -26,7 +26,7 @@ use crate::{
         body,
         containers::{recorded, state, typed},
         error::{DockerError, empty, refused},
-        streams::{self, Client, DetachKeys},
+        streams::{self, Client, DetachKeys, Input},
         version::RequestedVersion,
     },
 };
@@ -144,8 +144,9 @@ async fn run(running: Running, config: &ExecStartConfig, client: Client, version
         }
         Ok(stream) => {
             let keys = DetachKeys::parse(&running.exec.spec.detach_keys).ok();
-            let keys = keys.filter(|_| tty && running.exec.spec.start.attach_stdin);
-            client.connect(stream, stream_type, keys, move |_| async move { running.died().await })
+            let typed_at = tty && running.exec.spec.start.attach_stdin;
+            let input = Input { keys: keys.filter(|_| typed_at), ends_stream: typed_at };
+            client.connect(stream, stream_type, input, move |_| async move { running.died().await })
         }
     }
 }

@@ -17,7 +17,7 @@ use model::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::{DetachKeys, Ended, relay};
+use super::{Ended, Input, relay};
 use crate::docker::{headers::Bare, version::RequestedVersion};
 
 pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";
@@ -59,7 +59,7 @@ impl Client {
         self,
         agent: A,
         stream_type: &'static str,
-        keys: Option<DetachKeys>,
+        input: Input,
         after: impl FnOnce(Ended) -> F + Send + 'static,
     ) -> Response
     where
@@ -70,7 +70,7 @@ impl Client {
             Self::Upgrading(upgrade) => {
                 chassis::request::spawn(async move {
                     let ended = match upgrade.await {
-                        Ok(client) => relay::run(TokioIo::new(client), agent, keys).await,
+                        Ok(client) => relay::run(TokioIo::new(client), agent, input).await,
                         Err(error) => {
                             tracing::debug!(%error, "a client left before its stream began");
                             Ended::Finished
@@ -83,12 +83,14 @@ impl Client {
             Self::Plain(body) => {
                 let (from_agent, mut to_agent) = tokio::io::split(agent);
                 let (mut to_client, reading) = tokio::io::duplex(64 * 1024);
+                // A request without a body is not a client that has left.
+                let input = Input { ends_stream: false, ..input };
                 chassis::request::spawn(async move {
                     let mut from_agent = from_agent;
                     let mut typed = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
                     let ended = tokio::select! {
                         () = relay::down(&mut from_agent, &mut to_client) => Ended::Finished,
-                        () = relay::up(&mut typed, &mut to_agent, keys) => Ended::Detached,
+                        () = relay::up(&mut typed, &mut to_agent, input) => Ended::Detached,
                     };
                     let _ = to_client.shutdown().await;
                     after(ended).await;
@@ -115,7 +117,7 @@ impl Client {
         tokio::spawn(async move {
             let _ = writer.write_all(&bytes).await;
         });
-        self.connect(agent, stream_type, None, |_| std::future::ready(()))
+        self.connect(agent, stream_type, Input::default(), |_| std::future::ready(()))
     }
 }
 

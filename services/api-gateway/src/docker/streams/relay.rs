@@ -8,6 +8,16 @@ use super::{DetachKeys, detach_keys::Typed};
 /// Bytes passed at once.
 const PIECE_BYTES: usize = 32 * 1024;
 
+/// What the client's input may bring about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Input {
+    /// Keys that detach.
+    pub keys: Option<DetachKeys>,
+    /// The end of the input ends the whole stream: on a terminal, and where stdin outlives the
+    /// client (dockerd's rule). A docker CLI that finds the detach keys itself ends its input so.
+    pub ends_stream: bool,
+}
+
 /// Why a stream is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -18,7 +28,7 @@ pub(crate) enum Ended {
 }
 
 /// Runs until it is over; both sides are closed when it returns and they are dropped.
-pub(super) async fn run<C, A>(client: C, agent: A, keys: Option<DetachKeys>) -> Ended
+pub(super) async fn run<C, A>(client: C, agent: A, input: Input) -> Ended
 where
     C: AsyncRead + AsyncWrite + Unpin,
     A: AsyncRead + AsyncWrite + Unpin,
@@ -27,7 +37,7 @@ where
     let (mut from_agent, mut to_agent) = tokio::io::split(agent);
     let ended = tokio::select! {
         () = down(&mut from_agent, &mut to_client) => Ended::Finished,
-        () = up(&mut from_client, &mut to_agent, keys) => Ended::Detached,
+        () = up(&mut from_client, &mut to_agent, input) => Ended::Detached,
     };
     // A TLS client would take a missing goodbye for a cut.
     let _ = to_client.shutdown().await;
@@ -49,19 +59,15 @@ pub(super) async fn down(from: &mut (impl AsyncRead + Unpin), to: &mut (impl Asy
     }
 }
 
-/// What the client types. Returns only when the detach keys were typed.
-pub(super) async fn up(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    mut keys: Option<DetachKeys>,
-) {
+/// What the client types. Returns only when it detached.
+pub(super) async fn up(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), mut input: Input) {
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         let n = match from.read(&mut piece).await {
             Ok(0) | Err(_) => break,
             Ok(n) => n,
         };
-        let (pass, detach) = match keys.as_mut().map(|keys| keys.feed(&piece[..n])) {
+        let (pass, detach) = match input.keys.as_mut().map(|keys| keys.feed(&piece[..n])) {
             None => (None, false),
             Some(Typed::Pass(bytes)) => (Some(bytes), false),
             Some(Typed::Detach(bytes)) => (Some(bytes), true),
@@ -76,6 +82,9 @@ pub(super) async fn up(
             drain(from).await;
             break;
         }
+    }
+    if input.ends_stream {
+        return;
     }
     let _ = to.shutdown().await;
     std::future::pending::<()>().await;
@@ -95,7 +104,7 @@ mod tests {
     async fn the_end_of_stdin_does_not_end_the_output() {
         let (mut client, ours) = duplex(64);
         let (theirs, mut agent) = duplex(64);
-        let relay = tokio::spawn(run(ours, theirs, None));
+        let relay = tokio::spawn(run(ours, theirs, Input::default()));
         client.write_all(b"in").await.expect("write");
         client.shutdown().await.expect("half-close");
         let mut stdin = Vec::new();
@@ -110,10 +119,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn on_a_terminal_the_end_of_the_input_detaches() {
+        let (mut client, ours) = duplex(64);
+        let (theirs, agent) = duplex(64);
+        let relay = tokio::spawn(run(ours, theirs, Input { keys: None, ends_stream: true }));
+        client.shutdown().await.expect("half-close");
+        assert_eq!(relay.await.expect("relay"), Ended::Detached);
+        drop(agent);
+    }
+
+    #[tokio::test]
     async fn the_detach_keys_end_the_stream_alone() {
         let (mut client, ours) = duplex(64);
         let (theirs, mut agent) = duplex(64);
-        let relay = tokio::spawn(run(ours, theirs, Some(DetachKeys::parse("").expect("default"))));
+        let relay = tokio::spawn(run(
+            ours,
+            theirs,
+            Input { keys: Some(DetachKeys::parse("").expect("default")), ends_stream: true },
+        ));
         client.write_all(b"a\x10\x11").await.expect("write");
         assert_eq!(relay.await.expect("relay"), Ended::Detached);
         let mut typed = Vec::new();
