@@ -60,14 +60,11 @@ fn no_reference_dangles_and_operation_ids_are_unique() {
 }
 
 fn collect_references(value: &serde_json::Value, found: &mut BTreeSet<String>) {
-    match value {
-        serde_json::Value::Object(map) => {
-            if let Some(serde_json::Value::String(reference)) = map.get("$ref") {
-                found.insert(reference.clone());
-            }
-            map.values().for_each(|v| collect_references(v, found));
-        }
-        serde_json::Value::Array(list) => list.iter().for_each(|v| collect_references(v, found)),
-        _ => {}
+    if let Some(reference) = value["$ref"].as_str() {
+        found.insert(reference.to_owned());
+    }
+    for part in value.as_object().into_iter().flat_map(|map| map.values()).chain(value.as_array().into_iter().flatten())
+    {
+        collect_references(part, found);
     }
 }

@@ -27,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
     }
     step("removing namespaces, links and sockets", "see the message; run it again", || {
         underlay::remove(&layout)?;
+        remove_cgroups(&layout);
         if layout.volatile.exists() {
             fs::remove_dir_all(&layout.volatile).context("something is still mounted there")?;
         }
@@ -51,6 +52,15 @@ fn stop_supervisor(layout: &Layout) -> Result<()> {
 
 fn purge(command: &mut Command) -> Result<()> {
     crate::infrastructure::run(command).map(drop)
+}
+
+/// The parent of all hosts' cgroups, in every hierarchy; each host's own went with its purge.
+fn remove_cgroups(layout: &Layout) {
+    let root = Path::new("/sys/fs/cgroup");
+    fs::remove_dir(root.join(&layout.tag)).ok();
+    for hierarchy in fs::read_dir(root).into_iter().flatten().flatten() {
+        fs::remove_dir(hierarchy.path().join(&layout.tag)).ok();
+    }
 }
 
 fn remove_stale_pid_files(run: &Path) {

@@ -23,21 +23,19 @@ pub fn store_error(error: sqlx::Error) -> Error {
 
 /// `query.map_err(on_constraint("containers_project_name_key", || Error::Conflict(…)))`
 pub fn on_constraint(name: &'static str, then: impl FnOnce() -> Error) -> impl FnOnce(sqlx::Error) -> Error {
-    move |error| match &error {
-        sqlx::Error::Database(database) if database.constraint() == Some(name) => then(),
-        _ => store_error(error),
+    move |error| {
+        let violated = error.as_database_error().and_then(|database| database.constraint()) == Some(name);
+        if violated { then() } else { store_error(error) }
     }
 }
 
 fn is_connection_trouble(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => true,
-        // 57P01 admin shutdown, 57P02 crash shutdown, 57P03 cannot connect now, 08*: connection, 53*: out of resources.
-        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            matches!(code.as_ref(), "57P01" | "57P02" | "57P03") || code.starts_with("08") || code.starts_with("53")
-        }),
-        _ => false,
-    }
+    use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls};
+    // 57P01 admin shutdown, 57P02 crash shutdown, 57P03 cannot connect now, 08*: connection, 53*: out of resources.
+    let gone =
+        |code: &str| matches!(code, "57P01" | "57P02" | "57P03") || code.starts_with("08") || code.starts_with("53");
+    matches!(error, Io(_) | PoolTimedOut | PoolClosed | Tls(_))
+        || error.as_database_error().and_then(|database| database.code()).is_some_and(|code| gone(&code))
 }
 
 fn is_serialization_failure(error: &sqlx::Error) -> bool {

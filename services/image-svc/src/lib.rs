@@ -21,6 +21,12 @@ use blob_store::BlobStore;
 use pull::Puller;
 use upstream::{Platform, Upstreams};
 
+/// The description of the API: what `openapi/image-svc.json` holds.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    api().1
+}
+
 /// Makes the service; binds nothing.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ struct Doc;
 
 /// The API as a document, for `openapi/`.
 #[must_use]
-pub fn api() -> Document {
+pub fn openapi() -> Document {
     routes().split_for_parts().1
 }
 

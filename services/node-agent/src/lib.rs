@@ -32,7 +32,7 @@ mod streams;
 
 use std::{fs, sync::Arc};
 
-pub use api::api;
+pub use api::openapi;
 use chassis::{App, Ctx, Server, client::Internal};
 pub use config::Config;
 

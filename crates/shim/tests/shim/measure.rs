@@ -1,4 +1,5 @@
-//! Figures, not assertions: `WHARFAGE_SHIM=<release build> cargo test -p shim -- --ignored --nocapture measure`.
+//! Figures, not assertions, taken only when asked for:
+//! `WHARFAGE_MEASURE=1 WHARFAGE_SHIM=<release build> cargo test -p shim --test shim -- --nocapture --test-threads 1 measure`.
 
 use std::{
     fs,
@@ -37,9 +38,15 @@ fn rounds(change: impl Fn(&mut Recipe)) -> [Duration; 4] {
     all.map(median)
 }
 
+fn asked_for() -> bool {
+    std::env::var_os("WHARFAGE_MEASURE").is_some()
+}
+
 #[test]
-#[ignore = "prints figures"]
 fn measure_start() {
+    if !asked_for() {
+        return;
+    }
     let report = |what: &str, [started, exited, gone, spawned]: [Duration; 4]| {
         println!("{what}: shim ready {spawned:?}, start {started:?}, until exit told {exited:?}, until bye {gone:?}");
     };
@@ -89,8 +96,10 @@ fn memory(pid: i32) -> String {
 }
 
 #[test]
-#[ignore = "prints figures"]
 fn measure_memory() {
+    if !asked_for() {
+        return;
+    }
     let all: Vec<_> = (0..10).map(|_| shell("sleep 60")).collect();
     for container in &all {
         container.start();
@@ -107,8 +116,10 @@ fn measure_memory() {
 }
 
 #[test]
-#[ignore = "prints figures"]
 fn measure_log() {
+    if !asked_for() {
+        return;
+    }
     let line = "x".repeat(99);
     for (what, script) in [
         ("100 lines a write", format!("yes {line} | head -c 400000000")),
