@@ -46,9 +46,6 @@ fn main() {
     row(&format!("list of {listed} containers, ms p50 / min"), &lists);
     println!();
     spans::print(&suite, &ours);
-    if let Some(daemon) = daemon {
-        daemon.stop();
-    }
 }
 
 fn row(what: &str, samples: &[Sample]) {
