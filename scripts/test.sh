@@ -11,6 +11,7 @@ stock() { # what the suite could leave behind, as text
     ls /sys/class/net | sort
     nft list tables | sort
     find /sys/fs/cgroup -maxdepth 4 -type d -path '*wharfage*' 2>/dev/null | sort
+    cat /proc/sys/net/ipv4/ip_forward /sys/kernel/rcu_expedited
     pgrep -l 'wharfage|api-gateway|image-svc|^scheduler|node-agent|netd|redis-server|docker-regist' | awk '{print $2}' | sort || true
 }
 down() { $wharfage down; }

@@ -12,6 +12,7 @@ mod services;
 mod step;
 mod supervise;
 mod teardown;
+mod tuning;
 mod underlay;
 mod up;
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 
-use crate::{layout::Layout, services, step::step, supervise, underlay};
+use crate::{layout::Layout, services, step::step, supervise, tuning, underlay};
 
 /// Safe to run twice, and after any crash.
 pub(crate) fn run() -> Result<()> {
@@ -28,6 +28,7 @@ pub(crate) fn run() -> Result<()> {
     step("removing namespaces, links and sockets", "see the message; run it again", || {
         underlay::remove(&layout)?;
         remove_cgroups(&layout);
+        tuning::restore(&layout);
         if layout.volatile.exists() {
             fs::remove_dir_all(&layout.volatile).context("something is still mounted there")?;
         }

@@ -96,8 +96,6 @@ fn create_bridge(layout: &Layout, control: IpAddr) -> Result<()> {
     ip(&["link", "add", &bridge, "type", "bridge"])?;
     ip(&["addr", "add", &format!("{control}/24"), "dev", &bridge])?;
     ip(&["link", "set", &bridge, "up"])?;
-    remember_forwarding(layout)?;
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     let rules = format!(
         "table ip {table} {{\n chain post {{ type nat hook postrouting priority srcnat;\n  ip saddr {control}/24 oifname != \"{bridge}\" masquerade\n }}\n}}\n",
         table = table(layout)
@@ -148,23 +146,7 @@ pub(crate) fn remove(layout: &Layout) -> Result<()> {
         ip(&["link", "del", &bridge(layout)])?;
     }
     run(Command::new("nft").args(["delete", "table", "ip", &table(layout)])).ok();
-    restore_forwarding(layout);
     Ok(())
-}
-
-/// What `ip_forward` was before the suite turned it on, so that `down` puts it back.
-pub(crate) fn remember_forwarding(layout: &Layout) -> Result<()> {
-    let file = layout.volatile.join("ip_forward.before");
-    if !file.exists() {
-        fs::write(file, fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?)?;
-    }
-    Ok(())
-}
-
-fn restore_forwarding(layout: &Layout) {
-    if let Ok(before) = fs::read_to_string(layout.volatile.join("ip_forward.before")) {
-        fs::write("/proc/sys/net/ipv4/ip_forward", before).ok();
-    }
 }
 
 fn ip(args: &[&str]) -> Result<()> {

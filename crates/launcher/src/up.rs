@@ -19,7 +19,7 @@ use crate::{
     pki, seed, services,
     step::step,
     supervise::{self, ServiceSpec},
-    underlay,
+    tuning, underlay,
 };
 
 /// Starts everything that is not running yet, and shows that it works.
@@ -27,11 +27,9 @@ pub(crate) fn run(nodes: u8, quiet: bool) -> Result<()> {
     let began = Instant::now();
     let layout = Layout::here()?;
     step("checking this machine", "run as root on Linux", || check_machine(&layout, nodes))?;
+    step("settings of this machine", "the file named must be writable", || tuning::apply(&layout))?;
     let addresses = step("network for the hosts", "free one of the address ranges named", || match nodes {
-        1 => {
-            underlay::remember_forwarding(&layout)?;
-            Ok(Addresses::loopback())
-        }
+        1 => Ok(Addresses::loopback()),
         _ => underlay::ensure(&layout, nodes),
     })?;
     step("certificates", "see .wharfage/pki; remove it to start anew", || pki::ensure(&layout))?;
