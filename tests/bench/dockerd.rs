@@ -77,7 +77,10 @@ impl Dockerd {
         let root = self.dir.join("rootfs");
         fs::create_dir_all(root.join("bin")).expect("a temporary directory");
         fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-        let install = format!("for a in $(/bin/busybox --list | grep -vx busybox); do ln -sf busybox {}/bin/$a; done", root.display());
+        let install = format!(
+            "for a in $(/bin/busybox --list | grep -vx busybox); do ln -sf busybox {}/bin/$a; done",
+            root.display()
+        );
         assert!(Command::new("sh").args(["-c", &install]).status().is_ok_and(|s| s.success()));
         let tar = self.dir.join("rootfs.tar");
         assert!(
@@ -91,7 +94,6 @@ impl Dockerd {
     pub(crate) fn peer(&self) -> Peer {
         Peer::plain("dockerd", PORT)
     }
-
 }
 
 impl Drop for Dockerd {

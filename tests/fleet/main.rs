@@ -1,10 +1,22 @@
 //! Three hosts, each a network namespace with its own data root, agent and netd: one pool for the
 //! user. Needs `NODES=3 make up`.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
 use serde_json::Value;
 use tests::{Docker, Suite, eventually, unique};
+
+/// The suite, without what earlier runs left: placement counts every container, running or not.
+fn suite() -> Suite {
+    static CLEARED: OnceLock<()> = OnceLock::new();
+    let suite = Suite::here();
+    CLEARED.get_or_init(|| {
+        let docker = suite.docker();
+        let left = docker.ok(&["ps", "-aq"]);
+        docker.remove(&left.split_whitespace().collect::<Vec<_>>());
+    });
+    suite
+}
 
 fn spread(docker: &Docker, count: usize) -> Vec<String> {
     (0..count)
@@ -24,7 +36,7 @@ fn hosts(suite: &Suite) -> Vec<Value> {
 
 #[test]
 fn containers_spread_over_the_hosts_and_are_one_pool() {
-    let suite = Suite::here();
+    let suite = suite();
     assert_eq!(suite.hosts().len(), 3, "this needs NODES=3");
     let docker = suite.docker();
     let names = spread(&docker, 6);
@@ -41,7 +53,7 @@ fn containers_spread_over_the_hosts_and_are_one_pool() {
 
 #[test]
 fn containers_on_different_hosts_reach_each_other_by_address() {
-    let suite = Suite::here();
+    let suite = suite();
     let docker = suite.docker();
     let names = spread(&docker, 3);
     let addresses: BTreeSet<String> = names
@@ -60,7 +72,7 @@ fn containers_on_different_hosts_reach_each_other_by_address() {
 
 #[test]
 fn foreground_runs_and_attached_input_work_wherever_they_land() {
-    let docker = Suite::here().docker();
+    let docker = suite().docker();
     for n in 0..6 {
         let outcome = docker.run_with_input(&["run", "-i", "--rm", "busybox", "cat"], format!("{n}").as_bytes());
         assert_eq!((outcome.code, outcome.stdout), (0, n.to_string()));
@@ -69,7 +81,7 @@ fn foreground_runs_and_attached_input_work_wherever_they_land() {
 
 #[test]
 fn another_project_on_another_host_is_out_of_reach() {
-    let suite = Suite::here();
+    let suite = suite();
     let (one, two) = (suite.docker(), suite.docker_as(suite.var("WHARFAGE_TOKEN_2")));
     let names = spread(&one, 3);
     for name in &names {
@@ -83,7 +95,7 @@ fn another_project_on_another_host_is_out_of_reach() {
 
 #[test]
 fn a_published_port_answers_on_its_host() {
-    let suite = Suite::here();
+    let suite = suite();
     let docker = suite.docker();
     let name = unique("fleet-web");
     let _ = docker.ok(&["run", "-d", "--name", &name, "-p", "18081:80", "httpd"]);

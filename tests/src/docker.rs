@@ -98,6 +98,9 @@ impl Docker {
 
     /// Removes containers, whatever their state; absent ones do not matter.
     pub fn remove(&self, names: &[&str]) {
+        if names.is_empty() {
+            return;
+        }
         let mut args = vec!["rm", "-f"];
         args.extend(names);
         drop(self.run(&args));

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 /// `POST`, server-authenticated TLS only: [`JoinRequest`] in, [`JoinReply`] out.
 pub const JOIN: &str = "/hosts/v1/join";
-/// `GET`, host certificate: endless NDJSON stream of [`HostDelta`]. Query: `address` is not needed; `incarnation` of the agent process for the log.
+/// `GET` with [`PlanQuery`], host certificate: endless NDJSON stream of [`HostDelta`].
 pub const PLAN: &str = "/hosts/v1/self/plan";
 /// `POST`, host certificate: [`HostReport`] in, 204 out once it is durable. Doubles as the heartbeat.
 pub const REPORT: &str = "/hosts/v1/self/report";
@@ -55,6 +55,19 @@ pub struct JoinReply {
     pub certificate_pem: String,
     /// The authority it shall trust, PEM.
     pub ca_pem: String,
+}
+
+/// What a host says of itself when it asks for its plan. All of it may be absent (an older agent).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PlanQuery {
+    /// Which life of the agent asks; for the log.
+    pub incarnation: String,
+    /// Where the gateway and other hosts reach it now.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
+    /// Port of its agent's API.
+    pub agent_port: Option<u16>,
 }
 
 /// What changed in what is wanted of a host.

@@ -1,7 +1,7 @@
 //! Hosts: joining, being heard from, and what an operator sees of them. A host counts as ready by
 //! one rule, [`condition`], on Postgres' clock alone: hosts' clocks never matter.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use contract::host::HOST_LATE_AFTER_MS;
 use model::{Error, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, Result};
@@ -130,6 +130,42 @@ impl Store {
         note_seen(&mut connection, host, said).await
     }
 
+    /// A host that has connected says where it is reached now: its configuration may have changed
+    /// since it joined. Returns the hosts that have to learn of it.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn host_reached_at(&self, host: HostId, address: IpAddr, agent_port: u16) -> Result<BTreeSet<HostId>> {
+        let (address, agent_port) = (address.to_string(), i32::from(agent_port));
+        let same = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM hosts
+                   WHERE id = $1 AND address = $2::text::inet AND agent_port = $3) AS "same!""#,
+            host.0,
+            address,
+            agent_port
+        )
+        .fetch_one(self.pool())
+        .await
+        .map_err(store_error)?;
+        if same {
+            return Ok(BTreeSet::new());
+        }
+        let mut tx = self.service_tx().await?;
+        lock_epoch(tx.connection()).await?;
+        sqlx::query!(
+            "UPDATE hosts SET address = $2::text::inet, agent_port = $3 WHERE id = $1",
+            host.0,
+            address,
+            agent_port
+        )
+        .execute(tx.connection())
+        .await
+        .map_err(store_error)?;
+        let touched = tell_peers(tx.connection(), host).await?;
+        tx.commit().await?;
+        Ok(touched)
+    }
+
     /// Every host, by name. For the scheduler and for operators.
     ///
     /// # Errors
@@ -218,13 +254,18 @@ async fn token_host(tx: &mut crate::ServiceTx, bound_to: Option<uuid::Uuid>, hos
     .await
     .map_err(store_error)?;
     if moved {
-        let networks = sqlx::query_scalar!("SELECT network_id FROM network_hosts WHERE host_id = $1", id)
-            .fetch_all(tx.connection())
-            .await
-            .map_err(store_error)?;
-        touch_networks(tx.connection(), &networks).await?;
+        tell_peers(tx.connection(), HostId(id)).await?;
     }
     Ok(HostId(id))
+}
+
+/// Gives every host that shares a network with this one a generation in which its address is new.
+async fn tell_peers(connection: &mut sqlx::PgConnection, host: HostId) -> Result<BTreeSet<HostId>> {
+    let networks = sqlx::query_scalar!("SELECT network_id FROM network_hosts WHERE host_id = $1", host.0)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(store_error)?;
+    touch_networks(connection, &networks).await
 }
 
 /// See [`Store::host_seen`].

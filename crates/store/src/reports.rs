@@ -200,7 +200,9 @@ async fn move_forward(
     let columns = Columns::of(newest)?;
     let moved = sqlx::query_scalar!(
         "UPDATE containers c SET
-             observed_run = r.run, observed_restart = r.restart, observed_phase = r.phase, pid = r.pid,
+             observed_run = greatest(c.observed_run, r.run),
+             observed_restart = CASE WHEN r.run < c.observed_run THEN c.observed_restart ELSE r.restart END,
+             observed_phase = r.phase, pid = r.pid,
              started_at = coalesce(r.started_at, c.started_at),
              exit_code = coalesce(r.exit_code, c.exit_code),
              oom_killed = CASE WHEN r.finished_at IS NULL THEN c.oom_killed ELSE r.oom_killed END,
@@ -214,6 +216,8 @@ async fn move_forward(
               AS r (id, run, restart, phase, pid, started_at, exit_code, oom_killed, exit_error, finished_at, prepare_error)
          WHERE c.id = r.id AND c.host_id = $1 AND c.removed_at IS NULL AND r.run <= c.run
            AND ((c.observed_run, c.observed_restart, c.observed_phase) < (r.run, r.restart, r.phase)
+                -- Removed is the end of every run: a host that lost its disk knows of no run any more.
+                OR r.phase = 6
                 -- A failure while preparing is news though it is no step.
                 OR ((c.observed_run, c.observed_restart, c.observed_phase) = (r.run, r.restart, r.phase)
                     AND r.phase < 2 AND r.prepare_error IS NOT NULL

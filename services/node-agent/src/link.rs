@@ -5,7 +5,7 @@
 use std::{io, time::Duration};
 
 use chassis::{CancellationToken, axum::http::Method, backoff::Backoff, client::Internal};
-use contract::host::{HostDelta, PLAN};
+use contract::host::{HostDelta, PLAN, PlanQuery};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio_util::{
     codec::{FramedRead, LinesCodec},
@@ -21,12 +21,16 @@ const LINE_MAX_BYTES: usize = 128 << 20;
 
 /// Follows the plan for as long as the agent lives.
 pub(crate) async fn follow(scheduler: Internal, host: SharedHost, fleet: Fleet, cancel: CancellationToken) {
-    let incarnation = uuid::Uuid::from_bytes(chassis::ids::random_bytes()).simple().to_string();
+    let said = PlanQuery {
+        incarnation: uuid::Uuid::from_bytes(chassis::ids::random_bytes()).simple().to_string(),
+        address: Some(host.config.advertise_address),
+        agent_port: Some(host.config.listen.port()),
+    };
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
     loop {
         let outcome = tokio::select! {
             () = cancel.cancelled() => return,
-            outcome = session(&scheduler, &host, &fleet, &incarnation, &mut backoff) => outcome,
+            outcome = session(&scheduler, &host, &fleet, &said, &mut backoff) => outcome,
         };
         tracing::warn!(cause = outcome, "the plan stream ended");
         tokio::select! {
@@ -41,11 +45,10 @@ async fn session(
     scheduler: &Internal,
     host: &SharedHost,
     fleet: &Fleet,
-    incarnation: &str,
+    said: &PlanQuery,
     backoff: &mut Backoff,
 ) -> String {
-    let query = [("incarnation", incarnation)];
-    let response = match scheduler.stream(Method::GET, PLAN, Some(&query), None::<&()>).await {
+    let response = match scheduler.stream(Method::GET, PLAN, Some(said), None::<&()>).await {
         Ok(response) => response,
         Err(error) => return error.to_string(),
     };

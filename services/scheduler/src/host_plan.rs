@@ -4,10 +4,18 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, extract::State as Shared, http::header, response::Response};
+use axum::{
+    body::Body,
+    extract::{Query, State as Shared},
+    http::header,
+    response::Response,
+};
 use bytes::Bytes;
 use chassis::{Caller, CancellationToken, bus::Wakeups, error::Answer};
-use contract::{host::HostDelta, wake::Topic};
+use contract::{
+    host::{HostDelta, PlanQuery},
+    wake::Topic,
+};
 use model::{Error, HostId, Result};
 use store::Store;
 use tokio::time::Instant;
@@ -29,12 +37,21 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
         (status = 403, description = "The host is no longer part of the fleet"),
     )
 )]
-pub(crate) async fn plan(Shared(state): Shared<State>, caller: Caller) -> Answer<Response> {
+pub(crate) async fn plan(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    Query(said): Query<PlanQuery>,
+) -> Answer<Response> {
     let host = caller.require_host()?;
+    if let (Some(address), Some(agent_port)) = (said.address, said.agent_port) {
+        for peer in state.store.host_reached_at(host, address, agent_port).await? {
+            state.bus.publish(&Topic::Host(peer));
+        }
+    }
     // Listen first, then read: what changes in between wakes us.
     let wakeups = state.bus.subscribe(&Topic::Host(host));
     let first = state.store.host_changes(host, None).await?.unwrap_or_default();
-    tracing::info!(%host, generation = first.generation, containers = first.containers.len(), "a host connected");
+    tracing::info!(%host, incarnation = said.incarnation, generation = first.generation, containers = first.containers.len(), "a host connected");
     let feed = Feed {
         host,
         generation: first.generation,

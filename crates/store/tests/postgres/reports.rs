@@ -196,6 +196,26 @@ async fn a_removal_leaves_a_row_for_those_who_wait_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_host_that_lost_its_disk_can_still_say_that_nothing_is_left() {
+    let f = running("report_lost_disk", ContainerSpec::default()).await;
+    f.report(at(1, 2, Phase::Running)).await;
+    assert_eq!(f.report(at(0, 0, Phase::Removed)).await.containers.len(), 1, "it is taken");
+    assert_eq!(f.progress().await, (1, 2, 6), "the run it was in stays known");
+    assert_eq!(f.report(at(1, 2, Phase::Exited)).await, Recorded::default(), "and nothing undoes it");
+}
+
+#[tokio::test]
+async fn a_host_that_comes_back_at_another_address_is_known_there() {
+    let f = running("host_moves", ContainerSpec::default()).await;
+    let host = f.store.hosts().await.expect("hosts").remove(0);
+    let address = "192.0.2.77".parse().expect("an address");
+    f.store.host_reached_at(host.id, host.address, host.agent_port).await.expect("the same");
+    f.store.host_reached_at(host.id, address, 7777).await.expect("moved");
+    let now = f.store.hosts().await.expect("hosts").remove(0);
+    assert_eq!((now.address, now.agent_port), (address, 7777));
+}
+
+#[tokio::test]
 async fn a_host_speaks_only_for_its_own_containers_and_only_of_runs_that_were_wanted() {
     let f = running("report_foreign", ContainerSpec::default()).await;
     let other = f.seed.host("b", room_for(5)).await.expect("host");
