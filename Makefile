@@ -46,11 +46,11 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; else echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; fi
-	cargo test --quiet --release -p tests --test openapi
+	cargo test --quiet -p tests --test openapi
 
 ## openapi: rewrite openapi/*.json from the code.
 openapi:
-	UPDATE_EXPECT=1 cargo test --quiet --release -p tests --test openapi
+	UPDATE_EXPECT=1 cargo test --quiet -p tests --test openapi
 
 ## sqlx: rewrite the query cache (.sqlx) against a throw-away PostgreSQL.
 sqlx:
