@@ -67,11 +67,11 @@ pub(crate) async fn attach(
     match connect(&gateway, &scope, &reference, asked).await {
         Err(error) => streams::plain_error(&error),
         Ok((container, agent)) => {
-            let (tty, stdin_once) = (container.spec.tty, container.spec.stdin_once);
+            let tty = container.spec.tty;
             recorded::alone(&gateway, &scope, &container, "attach", &[]).await;
             let input = Input {
                 keys: (tty && asked.stdin).then_some(keys),
-                ends_stream: asked.stdin && container.spec.open_stdin && (tty || !stdin_once),
+                ends_stream: asked.stdin && container.spec.open_stdin && tty,
             };
             let after = move |ended| async move {
                 if ended == Ended::Detached {

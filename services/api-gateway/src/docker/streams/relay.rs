@@ -13,8 +13,8 @@ const PIECE_BYTES: usize = 32 * 1024;
 pub(crate) struct Input {
     /// Keys that detach.
     pub keys: Option<DetachKeys>,
-    /// The end of the input ends the whole stream: on a terminal, and where stdin outlives the
-    /// client (dockerd's rule). A docker CLI that finds the detach keys itself ends its input so.
+    /// The end of the input ends the whole stream: on a terminal, as with dockerd. A docker CLI that
+    /// finds the detach keys itself ends its input so.
     pub ends_stream: bool,
 }
 
