@@ -12,7 +12,9 @@ stock() { # what the suite could leave behind, as text
     nft list tables | sort
     find /sys/fs/cgroup -maxdepth 4 -type d -path '*wharfage*' 2>/dev/null | sort
     cat /proc/sys/net/ipv4/ip_forward /sys/kernel/rcu_expedited
-    pgrep -l 'wharfage|api-gateway|image-svc|^scheduler|node-agent|netd|redis-server|docker-regist' | awk '{print $2}' | sort || true
+    # Zombies are left out: it is the machine's init that has yet to reap them.
+    ps -eo stat=,comm= | awk '$1 !~ /^Z/ {print $2}' \
+        | grep -E '^(wharfage|api-gateway|image-svc|scheduler|node-agent|netd|redis-server|docker-regist)' | sort || true
 }
 down() { $wharfage down; }
 trap 'status=$?; if [ $status != 0 ]; then tail -n 30 .wharfage/log/*.log 2>/dev/null | cut -c1-400; fi; $wharfage down >/dev/null 2>&1 || true; exit $status' EXIT
