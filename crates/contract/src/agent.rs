@@ -15,6 +15,8 @@ use utoipa::ToSchema;
 pub const CONTAINERS: &str = "/containers/v1";
 /// Base path: `/execs/v1/{id}`.
 pub const EXECS: &str = "/execs/v1";
+/// Longest [`AttachQuery::wait_ms`].
+pub const ATTACH_WAIT_MAX_MS: u64 = 10_000;
 /// Upgrade token of the stream endpoints.
 pub const STREAM_PROTOCOL: &str = "wharfage-stream";
 
@@ -33,6 +35,10 @@ pub struct AttachQuery {
     pub logs: bool,
     /// Stay for what comes.
     pub stream: bool,
+    /// How long the host may take to hear of a container it does not know yet, at most
+    /// [`ATTACH_WAIT_MAX_MS`]; then it is a 404. The word of a new container comes from the scheduler
+    /// and may be slower than the request.
+    pub wait_ms: u64,
 }
 
 /// `GET {CONTAINERS}/{id}/logs?…`: framed (or raw with a terminal) body; with `follow` it ends when

@@ -1,6 +1,8 @@
 //! The agent's API (`contract::agent`), for the gateway's certificate alone. Handlers find the
 //! container and hand over to `streams`; nothing here knows how a thing is done.
 
+use std::time::Duration;
+
 use chassis::{
     Answer, Failure,
     axum::{
@@ -12,7 +14,7 @@ use chassis::{
     },
     http,
 };
-use contract::agent::{AttachQuery, ExecStart, ExecState, KillRequest, LogsQuery, ResizeRequest, TopReply};
+use contract::agent::{ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, KillRequest, LogsQuery, ResizeRequest, TopReply};
 use model::{ContainerId, Error, ExecId, Result};
 use runtime::protocol::Request as ShimRequest;
 use serde::Deserialize;
@@ -65,9 +67,12 @@ pub(crate) fn router(state: AgentState) -> chassis::axum::Router {
 
 impl AgentState {
     fn container(&self, id: &str) -> Result<Handle> {
-        let id: ContainerId = id.parse().map_err(|_| Error::NotFound(format!("No such container: {id}")))?;
-        self.fleet.get(&id)
+        self.fleet.get(&container_id(id)?)
     }
+}
+
+fn container_id(id: &str) -> Result<ContainerId> {
+    id.parse().map_err(|_| Error::NotFound(format!("No such container: {id}")))
 }
 
 fn exec_id(id: &str) -> Result<ExecId> {
@@ -90,8 +95,9 @@ async fn attach_container(
     Query(query): Query<AttachQuery>,
     mut request: Request,
 ) -> Answer<Response> {
-    let keeper = state.container(&id)?;
     let upgrade = Upgrade::of(&mut request)?;
+    let patience = Duration::from_millis(query.wait_ms.min(ATTACH_WAIT_MAX_MS));
+    let keeper = state.fleet.awaited(&container_id(&id)?, patience).await?;
     Ok(attach::attach(&state.host, &keeper, query, upgrade).await?)
 }
 

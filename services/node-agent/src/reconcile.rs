@@ -6,11 +6,13 @@ pub(crate) mod diff;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use contract::host::{HostDelta, PlannedContainer, PlannedNetwork};
 use diff::{Action, Stale, diff};
 use model::{ContainerId, Phase};
+use tokio::sync::watch;
 
 use crate::{
     host::SharedHost,
@@ -25,6 +27,8 @@ pub(crate) struct Fleet(Arc<Inner>);
 struct Inner {
     host: SharedHost,
     book: Mutex<Book>,
+    /// Changes whenever there are new containers.
+    arrivals: watch::Sender<()>,
 }
 
 struct Book {
@@ -70,7 +74,7 @@ impl Fleet {
             book.keepers.insert(id, handle);
         }
         tracing::info!(containers = book.keepers.len(), generation = book.generation, "resumed");
-        Ok(Self(Arc::new(Inner { host, book: Mutex::new(book) })))
+        Ok(Self(Arc::new(Inner { host, book: Mutex::new(book), arrivals: watch::Sender::new(()) })))
     }
 
     /// Applies one line of the plan stream. Returns the networks that changed, for netd.
@@ -91,12 +95,17 @@ impl Fleet {
         if !changed.is_empty() || delta.full {
             log_failure("networks", host.ledger.save_networks(&book.networks));
         }
+        let arrived = actions.iter().any(|action| matches!(action, Action::Keep(_)));
         for action in actions {
             act(host, &mut book, action, &known);
         }
         book.generation = delta.generation;
         log_failure("generation", host.ledger.save_generation(delta.generation));
         host.reports.reached(delta.generation);
+        drop(book);
+        if arrived {
+            self.0.arrivals.send_replace(());
+        }
         Ok(changed)
     }
 
@@ -107,6 +116,29 @@ impl Fleet {
     pub(crate) fn get(&self, id: &ContainerId) -> model::Result<Handle> {
         let book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
         book.keepers.get(id).cloned().ok_or_else(|| model::Error::NotFound(format!("No such container: {id}")))
+    }
+
+    /// The keeper of a container the plan may still be about to name.
+    ///
+    /// # Errors
+    /// There is none by then.
+    pub(crate) async fn awaited(&self, id: &ContainerId, patience: Duration) -> model::Result<Handle> {
+        // Listen first, then look: what arrives in between wakes us.
+        let mut arrivals = self.0.arrivals.subscribe();
+        let known = async {
+            loop {
+                if let Ok(handle) = self.get(id) {
+                    return handle;
+                }
+                if arrivals.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        match tokio::time::timeout(patience, known).await {
+            Ok(handle) => Ok(handle),
+            Err(_) => self.get(id),
+        }
     }
 
     /// A removal was taken note of: the last trace of the container goes.

@@ -3,14 +3,15 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::agent::{AttachQuery, ExecStart, ExecState, KillRequest, LogsQuery, STREAM_PROTOCOL, TopReply};
 use model::{ContainerId, Desired, Error, ExecId, Phase, RestartPolicy};
 use support::{World, busybox, frames, program, shell, text};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const BOTH: AttachQuery = AttachQuery { stdin: false, stdout: true, stderr: true, logs: false, stream: true };
+const BOTH: AttachQuery =
+    AttachQuery { stdin: false, stdout: true, stderr: true, logs: false, stream: true, wait_ms: 0 };
 
 fn all_logs() -> LogsQuery {
     LogsQuery { stdout: true, stderr: true, ..LogsQuery::default() }
@@ -78,6 +79,37 @@ async fn a_container_runs_is_heard_from_its_first_byte_and_leaves_nothing() {
         world.gateway().post::<_, ()>(&format!("/containers/v1/{id}/kill"), &KillRequest { signal: 9 }).await,
         Err(Error::Conflict(_) | Error::NotFound(_))
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attach_that_is_faster_than_the_plan_waits_for_it_and_not_for_ever() {
+    let mut world = World::begin("early").await;
+    let image = busybox(&world.control);
+    let container = shell(&image, "echo first");
+    let id = container.id.clone();
+    let gateway = world.gateway();
+    let path = format!("/containers/v1/{id}/attach");
+    let attach = async |wait_ms| {
+        let query = AttachQuery { wait_ms, ..BOTH };
+        gateway.upgrade(&path, STREAM_PROTOCOL, Some(&query), None::<&()>).await
+    };
+    for wait_ms in [0, 300] {
+        let began = Instant::now();
+        let refused = attach(wait_ms).await.map(drop);
+        assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
+        assert!(began.elapsed() >= Duration::from_millis(wait_ms) && began.elapsed() < Duration::from_secs(5));
+    }
+    let early = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        world.control.want(container.clone());
+    };
+    let (attached, ()) = tokio::join!(attach(10_000), early);
+    let mut attached = attached.expect("accepted once the plan has come");
+    world.control.until_phase(&id, 0, Phase::Created).await;
+    world.control.want_state(&id, Desired::Running { run: 1 });
+    let mut heard = Vec::new();
+    attached.read_to_end(&mut heard).await.expect("ends");
+    assert_eq!(text(&frames(&heard), 1), "first\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,17 +1,14 @@
 //! `POST /containers/{id}/attach` and `/resize`: a client on a container's own streams. A container
 //! that does not run yet can be attached to: nothing of its output is missed then.
 
-use std::time::Duration;
-
 use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use contract::agent::{AttachQuery, CONTAINERS, ResizeRequest, STREAM_PROTOCOL};
+use contract::agent::{ATTACH_WAIT_MAX_MS, AttachQuery, CONTAINERS, ResizeRequest, STREAM_PROTOCOL};
 use model::{Error, Phase, Result};
 use store::{ContainerRecord, ProjectScope};
-use tokio::time::Instant;
 
 use super::recorded;
 use crate::{
@@ -27,10 +24,6 @@ use crate::{
         version::RequestedVersion,
     },
 };
-
-/// How long a host may take to hear of a container that has just been placed on it.
-const HEARS_WITHIN: Duration = Duration::from_secs(15);
-const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Attaches to a container.
 #[utoipa::path(post, path = "/containers/{id}/attach", operation_id = "ContainerAttach", tag = "Container",
@@ -63,6 +56,7 @@ pub(crate) async fn attach(
         stderr: query.flag("stderr"),
         logs: query.flag("logs"),
         stream: query.flag("stream"),
+        wait_ms: 0,
     };
     match connect(&gateway, &scope, &reference, asked).await {
         Err(error) => streams::plain_error(&error),
@@ -95,20 +89,10 @@ async fn connect(
     asked.stdin &= container.spec.open_stdin;
     let agent = gateway.agents.of(&container)?;
     let path = format!("{CONTAINERS}/{}/attach", container.id);
-    let deadline = Instant::now() + HEARS_WITHIN;
-    loop {
-        let tried = agent.upgrade(&path, STREAM_PROTOCOL, Some(&asked), None::<&()>).await;
-        match tried.map_err(tenant_error) {
-            Ok(stream) => return Ok((container, stream)),
-            // The word of a new container travels by another way and may come after us.
-            Err(Error::NotFound(_))
-                if container.observed.progress.phase < Phase::Running && Instant::now() < deadline =>
-            {
-                tokio::time::sleep(ASK_AGAIN).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    // The word of a new container travels by another way and may come after us.
+    asked.wait_ms = if container.observed.progress.phase < Phase::Running { ATTACH_WAIT_MAX_MS } else { 0 };
+    let stream = agent.upgrade(&path, STREAM_PROTOCOL, Some(&asked), None::<&()>).await.map_err(tenant_error)?;
+    Ok((container, stream))
 }
 
 /// Sets the size of a container's terminal.
