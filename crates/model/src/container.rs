@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::{PortBinding, Resources, SecuritySpec};
+use crate::{Health, Healthcheck, PortBinding, Resources, SecuritySpec};
 
 /// Everything a host needs to know to run the container, with the image's defaults already merged in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -74,6 +74,8 @@ pub struct ContainerSpec {
     pub tmpfs: Vec<TmpfsMount>,
     /// Run a minimal init as PID 1.
     pub init: bool,
+    /// How its health is told; `None` is no check.
+    pub healthcheck: Option<Healthcheck>,
     /// Log options.
     pub log: LogConfig,
     /// No network at all (`--network none`).
@@ -259,6 +261,19 @@ pub struct Exit {
 pub struct Observed {
     /// How far it got.
     pub progress: Progress,
+    /// Counts every change that is no progress (`paused`, `oom_kills`, `health`), over the container's
+    /// whole life: of two observations at the same progress the one with more changes is the truth.
+    #[serde(default)]
+    pub revision: u32,
+    /// Its processes are frozen.
+    #[serde(default)]
+    pub paused: bool,
+    /// How often the kernel's OOM killer was at it during this run.
+    #[serde(default)]
+    pub oom_kills: u32,
+    /// What its health check says, if it has one and runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// PID of its first process on the host, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -271,4 +286,28 @@ pub struct Observed {
     /// Why preparing failed (image gone, disk full); shown in `State.Error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepare_error: Option<String>,
+}
+
+impl Observed {
+    /// So far and nothing more to say.
+    #[must_use]
+    pub const fn at(progress: Progress) -> Self {
+        Self {
+            progress,
+            revision: 0,
+            paused: false,
+            oom_kills: 0,
+            health: None,
+            pid: None,
+            started_at: None,
+            exit: None,
+            prepare_error: None,
+        }
+    }
+
+    /// What orders observations of one container: the greater is the later.
+    #[must_use]
+    pub fn order(&self) -> (Progress, u32) {
+        (self.progress, self.revision)
+    }
 }

@@ -8,6 +8,7 @@ mod container;
 mod digest;
 mod error;
 mod event;
+mod health;
 mod host;
 mod id;
 mod image;
@@ -24,6 +25,7 @@ pub use container::{
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use event::{Event, EventKind};
+pub use health::{HEALTH_LOG_ENTRIES, HEALTH_OUTPUT_MAX_BYTES, Health, HealthProbe, HealthStatus, Healthcheck};
 pub use host::{HostCapacity, HostCondition, HostState};
 pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, TenantId, TokenId};
 pub use image::{ImageConfig, LayerDescriptor, LayerEncoding};

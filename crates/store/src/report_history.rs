@@ -2,10 +2,11 @@
 //! and how far it has come now, the events in between. Pure. Reports may be coalesced, so a step
 //! that was never seen on its own is still told once, in order.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use model::{
-    ContainerId, ContainerName, Desired, EventKind, Exit, NetworkId, Observed, Phase, Progress, RestartPolicy,
+    ContainerId, ContainerName, Desired, EventKind, Exit, HealthStatus, NetworkId, Observed, Phase, Progress,
+    RestartPolicy,
 };
 use time::OffsetDateTime;
 
@@ -20,6 +21,9 @@ pub(crate) struct Before {
     pub(crate) desired: Desired,
     pub(crate) progress: Progress,
     pub(crate) started_at: Option<OffsetDateTime>,
+    pub(crate) paused: bool,
+    pub(crate) oom_kills: u32,
+    pub(crate) health: Option<HealthStatus>,
     /// Its network and what that is called.
     pub(crate) network: Option<(NetworkId, String)>,
 }
@@ -28,7 +32,7 @@ pub(crate) struct Before {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) kind: EventKind,
-    pub(crate) action: &'static str,
+    pub(crate) action: Cow<'static, str>,
     pub(crate) actor: String,
     pub(crate) attributes: BTreeMap<String, String>,
 }
@@ -49,6 +53,9 @@ pub(crate) fn history(before: &Before, now: &Observed) -> Vec<Told> {
     if has_started && !(same_attempt && was.phase >= Phase::Running) && !failed_to_start(now) {
         told.extend(network_event(before, "connect"));
         told.push(container_event(before, "start", []));
+    }
+    if is.phase == Phase::Running {
+        told.extend(while_running(before, now, same_attempt && was_running));
     }
     if is.phase == Phase::Exited
         && let Some(exit) = &now.exit
@@ -81,13 +88,30 @@ pub(crate) fn run_is_over(before: &Before, now: &Observed) -> bool {
     }
 }
 
+/// What happened to a container that goes on running. Of an attempt not seen before everything is new.
+fn while_running(before: &Before, now: &Observed, seen: bool) -> Vec<Told> {
+    let mut told = Vec::new();
+    if now.oom_kills > if seen { before.oom_kills } else { 0 } {
+        told.push(container_event(before, "oom", []));
+    }
+    if now.paused != (seen && before.paused) {
+        told.push(container_event(before, if now.paused { "pause" } else { "unpause" }, []));
+    }
+    let verdict = now.health.as_ref().map(|health| health.status);
+    if let Some(status) = verdict.filter(|s| *s != HealthStatus::Starting && !(seen && before.health == Some(*s))) {
+        told.push(container_event(before, format!("health_status: {}", status.as_str()), []));
+    }
+    told
+}
+
 fn failed_to_start(now: &Observed) -> bool {
     now.progress.phase == Phase::Exited && now.exit.as_ref().is_some_and(|exit| !exit.error.is_empty())
 }
 
 fn ended(before: &Before, exit: &Exit, started_at: Option<OffsetDateTime>) -> Vec<Told> {
     let mut told: Vec<Told> = network_event(before, "disconnect").into_iter().collect();
-    if exit.oom_killed {
+    // A kill that was reported while it ran has been told then.
+    if exit.oom_killed && before.oom_kills == 0 {
         told.push(container_event(before, "oom", []));
     }
     let lasted = started_at.map_or(0, |start| (exit.finished_at - start).whole_seconds().max(0));
@@ -96,13 +120,17 @@ fn ended(before: &Before, exit: &Exit, started_at: Option<OffsetDateTime>) -> Ve
     told
 }
 
-fn container_event<const N: usize>(before: &Before, action: &'static str, more: [(&str, String); N]) -> Told {
+fn container_event<const N: usize>(
+    before: &Before,
+    action: impl Into<Cow<'static, str>>,
+    more: [(&str, String); N],
+) -> Told {
     // Labels first: they cannot pass themselves off as what the platform says.
     let mut attributes = before.labels.clone();
     attributes.insert("image".to_owned(), before.image.clone());
     attributes.insert("name".to_owned(), before.name.as_str().to_owned());
     attributes.extend(more.map(|(key, value)| (key.to_owned(), value)));
-    Told { kind: EventKind::Container, action, actor: before.id.as_str().to_owned(), attributes }
+    Told { kind: EventKind::Container, action: action.into(), actor: before.id.as_str().to_owned(), attributes }
 }
 
 fn network_event(before: &Before, action: &'static str) -> Option<Told> {
@@ -112,7 +140,7 @@ fn network_event(before: &Before, action: &'static str) -> Option<Told> {
         ("name".to_owned(), name.clone()),
         ("type".to_owned(), "bridge".to_owned()),
     ]);
-    Some(Told { kind: EventKind::Network, action, actor: network.as_str().to_owned(), attributes })
+    Some(Told { kind: EventKind::Network, action: action.into(), actor: network.as_str().to_owned(), attributes })
 }
 
 #[cfg(test)]
@@ -134,6 +162,9 @@ mod tests {
             desired: Desired::Running { run },
             progress: Progress { run, restart, phase },
             started_at: (phase == Phase::Running).then_some(START),
+            paused: false,
+            oom_kills: 0,
+            health: None,
             network: None,
         }
     }
@@ -142,15 +173,13 @@ mod tests {
         let started = phase >= Phase::Running;
         let exit = Exit { code: 137, oom_killed: false, error: String::new(), finished_at: END };
         Observed {
-            progress: Progress { run, restart, phase },
-            pid: None,
             started_at: started.then_some(START),
             exit: (phase >= Phase::Exited || restart > 0).then_some(exit),
-            prepare_error: None,
+            ..Observed::at(Progress { run, restart, phase })
         }
     }
 
-    fn actions(before: &Before, now: &Observed) -> Vec<&'static str> {
+    fn actions(before: &Before, now: &Observed) -> Vec<Cow<'static, str>> {
         history(before, now).into_iter().map(|told| told.action).collect()
     }
 
@@ -159,7 +188,7 @@ mod tests {
         let told = history(&before(1, 0, Phase::Running), &now(1, 0, Phase::Exited));
         let text: Vec<String> = told[0].attributes.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(text, ["a=b", "execDuration=21", "exitCode=137", "image=alpine:latest", "name=s1"]);
-        assert_eq!((told.len(), told[0].action), (1, "die"));
+        assert_eq!((told.len(), &*told[0].action), (1, "die"));
     }
 
     #[test]

@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contract::host::{ContainerReport, HostReport};
-use model::{ContainerId, Desired, Error, HostId, Observed, Phase, Progress, ProjectId, RestartPolicy, Result};
+use model::{
+    ContainerId, Desired, Error, HEALTH_LOG_ENTRIES, Health, HealthProbe, HealthStatus, HostId, Observed, Phase,
+    Progress, ProjectId, RestartPolicy, Result,
+};
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -77,7 +80,7 @@ fn newest(reports: &[ContainerReport]) -> BTreeMap<ContainerId, Observed> {
     let mut newest = BTreeMap::<ContainerId, Observed>::new();
     for report in reports {
         let kept = newest.entry(report.id.clone()).or_insert_with(|| report.observed.clone());
-        if report.observed.progress >= kept.progress {
+        if report.observed.order() >= kept.order() {
             *kept = report.observed.clone();
         }
     }
@@ -93,7 +96,8 @@ async fn lock_containers(
     let ids: Vec<String> = newest.keys().map(|id| id.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"SELECT c.id, c.project_id, c.name, c.desired_state, c.run, c.observed_run, c.observed_restart,
-               c.observed_phase, c.started_at, coalesce(c.spec->>'image', '') AS "image!",
+               c.observed_phase, c.started_at, c.paused, c.oom_kills, c.health->>'status' AS health_status,
+               coalesce(c.spec->>'image', '') AS "image!",
                coalesce(c.spec->'labels', '{}') AS "labels!: Json<BTreeMap<String, String>>",
                c.spec->'restart' AS "restart: Json<RestartPolicy>",
                e.network_id AS "network_id?", n.name AS "network_name?"
@@ -131,6 +135,9 @@ async fn lock_containers(
                     phase: Phase::from_rank(row.observed_phase),
                 },
                 started_at: row.started_at,
+                paused: row.paused,
+                oom_kills: number(row.oom_kills)?,
+                health: row.health_status.as_deref().and_then(health_status),
                 network: match (row.network_id, row.network_name) {
                     (Some(id), Some(name)) => Some((parsed(&id)?, name)),
                     _ => None,
@@ -139,6 +146,10 @@ async fn lock_containers(
             Ok((ProjectId(row.project_id), before))
         })
         .collect()
+}
+
+fn health_status(stored: &str) -> Option<HealthStatus> {
+    [HealthStatus::Starting, HealthStatus::Healthy, HealthStatus::Unhealthy].into_iter().find(|s| s.as_str() == stored)
 }
 
 /// The report as columns.
@@ -155,6 +166,10 @@ struct Columns {
     exit_error: Vec<String>,
     finished_at: Vec<Option<OffsetDateTime>>,
     prepare_error: Vec<Option<String>>,
+    revision: Vec<i64>,
+    paused: Vec<bool>,
+    oom_kills: Vec<i32>,
+    health: Vec<Option<Json<Health>>>,
 }
 
 impl Columns {
@@ -174,6 +189,10 @@ impl Columns {
             columns.exit_error.push(exit.map(|exit| storable(&exit.error)).unwrap_or_default());
             columns.finished_at.push(exit.map(|exit| exit.finished_at));
             columns.prepare_error.push(observed.prepare_error.as_deref().map(storable));
+            columns.revision.push(i64::from(observed.revision));
+            columns.paused.push(observed.paused);
+            columns.oom_kills.push(i32::try_from(observed.oom_kills).unwrap_or(i32::MAX));
+            columns.health.push(observed.health.as_ref().map(|health| Json(bounded(health))));
         }
         Ok(columns)
     }
@@ -189,6 +208,14 @@ fn storable(text: &str) -> String {
         kept.push(character);
     }
     kept
+}
+
+/// A host's health log, cut to what is kept.
+fn bounded(health: &Health) -> Health {
+    let newest = health.log.len().saturating_sub(HEALTH_LOG_ENTRIES);
+    let log = health.log[newest..].iter();
+    let log = log.map(|probe| HealthProbe { output: storable(&probe.output), ..probe.clone() }).collect();
+    Health { log, ..*health }
 }
 
 /// Writes what is news and returns whom it was about. A run nobody asked for is no news: it cannot be.
@@ -208,14 +235,18 @@ async fn move_forward(
              oom_killed = CASE WHEN r.finished_at IS NULL THEN c.oom_killed ELSE r.oom_killed END,
              exit_error = CASE WHEN r.finished_at IS NULL THEN c.exit_error ELSE r.exit_error END,
              finished_at = coalesce(r.finished_at, c.finished_at),
-             prepare_error = r.prepare_error,
+             prepare_error = r.prepare_error, observed_revision = r.revision,
+             paused = r.paused, oom_kills = r.oom_kills, health = r.health,
              removed_at = CASE WHEN r.phase = 6 THEN now() END,
              desired_state = CASE WHEN r.phase = 6 THEN 'removed' ELSE c.desired_state END
          FROM unnest($2::text[], $3::int4[], $4::int4[], $5::int2[], $6::int4[], $7::timestamptz[], $8::int4[],
-                     $9::bool[], $10::text[], $11::timestamptz[], $12::text[])
-              AS r (id, run, restart, phase, pid, started_at, exit_code, oom_killed, exit_error, finished_at, prepare_error)
+                     $9::bool[], $10::text[], $11::timestamptz[], $12::text[], $13::int8[], $14::bool[],
+                     $15::int4[], $16::jsonb[])
+              AS r (id, run, restart, phase, pid, started_at, exit_code, oom_killed, exit_error, finished_at, prepare_error,
+                    revision, paused, oom_kills, health)
          WHERE c.id = r.id AND c.host_id = $1 AND c.removed_at IS NULL AND r.run <= c.run
-           AND ((c.observed_run, c.observed_restart, c.observed_phase) < (r.run, r.restart, r.phase)
+           AND ((c.observed_run, c.observed_restart, c.observed_phase, c.observed_revision)
+                    < (r.run, r.restart, r.phase, r.revision)
                 -- Removed is the end of every run: a host that lost its disk knows of no run any more.
                 OR r.phase = 6
                 -- A failure while preparing is news though it is no step.
@@ -235,6 +266,10 @@ async fn move_forward(
         &columns.exit_error,
         &columns.finished_at as &[Option<OffsetDateTime>],
         &columns.prepare_error as &[Option<String>],
+        &columns.revision,
+        &columns.paused,
+        &columns.oom_kills,
+        &columns.health as _,
     )
     .fetch_all(connection)
     .await
@@ -281,7 +316,7 @@ async fn free_endpoints(connection: &mut PgConnection, gone: &[String]) -> Resul
 async fn append(connection: &mut PgConnection, project: ProjectId, told: &[Told]) -> Result<()> {
     let project: Uuid = project.0;
     let kinds: Vec<String> = told.iter().map(|event| event.kind.as_str().to_owned()).collect();
-    let actions: Vec<String> = told.iter().map(|event| event.action.to_owned()).collect();
+    let actions: Vec<String> = told.iter().map(|event| event.action.clone().into_owned()).collect();
     let actors: Vec<String> = told.iter().map(|event| event.actor.clone()).collect();
     let attributes: Vec<Json<&BTreeMap<String, String>>> = told.iter().map(|event| Json(&event.attributes)).collect();
     sqlx::query!(
@@ -320,13 +355,7 @@ mod tests {
         let id = ContainerId::from_bytes([1; 32]);
         let at = |run, phase| ContainerReport {
             id: id.clone(),
-            observed: Observed {
-                progress: Progress { run, restart: 0, phase },
-                pid: None,
-                started_at: None,
-                exit: None,
-                prepare_error: None,
-            },
+            observed: Observed::at(Progress { run, restart: 0, phase }),
         };
         let kept = newest(&[at(1, Phase::Exited), at(2, Phase::Starting), at(1, Phase::Running)]);
         assert_eq!(kept[&id].progress, Progress { run: 2, restart: 0, phase: Phase::Starting });

@@ -14,7 +14,9 @@ use chassis::{
     },
     http,
 };
-use contract::agent::{ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, KillRequest, LogsQuery, ResizeRequest, TopReply};
+use contract::agent::{
+    ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, KillRequest, LogsQuery, ResizeRequest, TopReply,
+};
 use model::{ContainerId, Error, ExecId, Result};
 use runtime::protocol::Request as ShimRequest;
 use serde::Deserialize;

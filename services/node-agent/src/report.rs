@@ -116,13 +116,7 @@ mod tests {
     use super::*;
 
     fn observed(phase: Phase) -> Observed {
-        Observed {
-            progress: Progress { run: 1, restart: 0, phase },
-            pid: None,
-            started_at: None,
-            exit: None,
-            prepare_error: None,
-        }
+        Observed::at(Progress { run: 1, restart: 0, phase })
     }
 
     #[test]

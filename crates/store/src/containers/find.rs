@@ -1,6 +1,6 @@
 //! Reading containers: by reference, by id, in lists. Every read is one query.
 
-use model::{ContainerId, ContainerSpec, Error, Exit, Observed, Phase, Progress, PublishedPort, Result};
+use model::{ContainerId, ContainerSpec, Error, Exit, Health, Observed, Phase, Progress, PublishedPort, Result};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -29,6 +29,10 @@ struct Row {
     exit_error: String,
     finished_at: Option<OffsetDateTime>,
     prepare_error: Option<String>,
+    observed_revision: i64,
+    paused: bool,
+    oom_kills: i32,
+    health: Option<Json<Health>>,
     removed_at: Option<OffsetDateTime>,
     host_id: Option<Uuid>,
     host_address: Option<String>,
@@ -48,7 +52,8 @@ macro_rules! container_rows {
             Row,
             "SELECT c.id, c.name, c.image_id, c.created_at, c.desired_state, c.run, c.stop_signal, c.stop_timeout_s,
                 c.observed_run, c.observed_restart, c.observed_phase, c.pid, c.started_at, c.exit_code, c.oom_killed,
-                c.exit_error, c.finished_at, c.prepare_error, c.removed_at, c.host_id,
+                c.exit_error, c.finished_at, c.prepare_error, c.observed_revision, c.paused, c.oom_kills,
+                c.health AS \"health: Json<Health>\", c.removed_at, c.host_id,
                 host(h.address) AS \"host_address?\", h.agent_port AS \"agent_port?\", h.last_seen_at AS \"last_seen_at?\",
                 e.network_id AS \"network_id?\", n.name AS \"network_name?\", n.subnet::text AS \"subnet?\", host(e.ip) AS \"ip?\",
                 (SELECT coalesce(jsonb_agg(jsonb_build_object('container_port', p.container_port, 'protocol', p.protocol,
@@ -136,7 +141,8 @@ impl ProjectTx {
         let row = sqlx::query!(
             "SELECT c.desired_state, c.run, c.stop_signal, c.stop_timeout_s, c.observed_run, c.observed_restart,
                 c.observed_phase, c.pid, c.started_at, c.exit_code, c.oom_killed, c.exit_error, c.finished_at,
-                c.prepare_error, c.removed_at, h.last_seen_at AS \"last_seen_at?\"
+                c.prepare_error, c.observed_revision, c.paused, c.oom_kills, c.health AS \"health: Json<Health>\",
+                c.removed_at, h.last_seen_at AS \"last_seen_at?\"
              FROM containers c LEFT JOIN hosts h ON h.id = c.host_id
              WHERE c.project_id = $1 AND c.id = $2",
             self.project.0,
@@ -154,6 +160,10 @@ impl ProjectTx {
                     restart: unsigned(row.observed_restart)?,
                     phase: Phase::from_rank(row.observed_phase),
                 },
+                revision: revision(row.observed_revision)?,
+                paused: row.paused,
+                oom_kills: unsigned(row.oom_kills)?,
+                health: row.health.map(|health| health.0),
                 pid: row.pid.and_then(|pid| u32::try_from(pid).ok()),
                 started_at: row.started_at,
                 exit: exit(row.exit_code, row.oom_killed, row.exit_error, row.finished_at),
@@ -189,6 +199,10 @@ fn choose(reference: &str, bare: &str, rows: Vec<Row>) -> Result<ContainerRecord
 fn exit(code: Option<i32>, oom_killed: bool, error: String, finished_at: Option<OffsetDateTime>) -> Option<Exit> {
     let (code, finished_at) = code.zip(finished_at)?;
     Some(Exit { code, oom_killed, error, finished_at })
+}
+
+fn revision(stored: i64) -> Result<u32> {
+    u32::try_from(stored).map_err(Error::internal)
 }
 
 /// A stored text as the value it stands for; one that does not parse is a fault of ours.
@@ -233,6 +247,10 @@ impl TryFrom<Row> for ContainerRecord {
                     restart: unsigned(row.observed_restart)?,
                     phase: Phase::from_rank(row.observed_phase),
                 },
+                revision: revision(row.observed_revision)?,
+                paused: row.paused,
+                oom_kills: unsigned(row.oom_kills)?,
+                health: row.health.map(|health| health.0),
                 pid: row.pid.and_then(|pid| u32::try_from(pid).ok()),
                 started_at: row.started_at,
                 exit: exit(row.exit_code, row.oom_killed, row.exit_error, row.finished_at),

@@ -35,7 +35,6 @@ fn at(run: u32, restart: u32, phase: Phase) -> Observed {
     let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
     let ended = phase >= Phase::Exited;
     Observed {
-        progress: Progress { run, restart, phase },
         pid: (phase == Phase::Running).then_some(4242),
         started_at: (phase >= Phase::Running).then_some(start),
         exit: ended.then(|| Exit {
@@ -44,7 +43,7 @@ fn at(run: u32, restart: u32, phase: Phase) -> Observed {
             error: String::new(),
             finished_at: start + Duration::seconds(5),
         }),
-        prepare_error: None,
+        ..Observed::at(Progress { run, restart, phase })
     }
 }
 

@@ -141,13 +141,7 @@ impl State {
     /// A container this host has never seen.
     pub(crate) fn new() -> Self {
         Self {
-            observed: Observed {
-                progress: Progress::NONE,
-                pid: None,
-                started_at: None,
-                exit: None,
-                prepare_error: None,
-            },
+            observed: Observed::at(Progress::NONE),
             ended_by_user: false,
             did_start: false,
             backoff: None,

@@ -82,11 +82,9 @@ async fn a_host_joins_hears_its_plan_and_reports_over_its_own_certificate() {
     assert_eq!(delta.containers[0].desired, Desired::Running { run: 1 });
 
     let observed = Observed {
-        progress: Progress { run: 1, restart: 0, phase: Phase::Running },
         pid: Some(17),
         started_at: Some(time::OffsetDateTime::UNIX_EPOCH),
-        exit: None,
-        prepare_error: None,
+        ..Observed::at(Progress { run: 1, restart: 0, phase: Phase::Running })
     };
     let report = HostReport { containers: vec![ContainerReport { id: container.clone(), observed }], ..alive };
     host.post::<_, ()>(REPORT, &report).await.expect("durable");

@@ -339,11 +339,9 @@ pub(crate) mod tests {
             run: 1,
             host: None,
             observed: Observed {
-                progress: Progress { run: 1, restart: 0, phase: Phase::Running },
                 pid: Some(77),
                 started_at: Some(NOW - time::Duration::seconds(21)),
-                exit: None,
-                prepare_error: None,
+                ..Observed::at(Progress { run: 1, restart: 0, phase: Phase::Running })
             },
             endpoint: Some(EndpointRecord {
                 network: "d".repeat(64).parse().expect("id"),

@@ -172,16 +172,13 @@ mod tests {
         ContainerProgress {
             desired: Desired::Running { run },
             observed: Observed {
-                progress: Progress { run, restart: 0, phase },
-                pid: None,
-                started_at: None,
                 exit: error.map(|error| Exit {
                     code: 127,
                     oom_killed: false,
                     error: error.into(),
                     finished_at: time::OffsetDateTime::UNIX_EPOCH,
                 }),
-                prepare_error: None,
+                ..Observed::at(Progress { run, restart: 0, phase })
             },
             host_seen_at: None,
             removed: false,

@@ -114,8 +114,6 @@ mod tests {
 
     fn observed(run: u32, restart: u32, phase: Phase, code: Option<i32>) -> Observed {
         Observed {
-            progress: Progress { run, restart, phase },
-            pid: None,
             started_at: code.map(|_| OffsetDateTime::UNIX_EPOCH),
             exit: code.map(|code| Exit {
                 code,
@@ -123,7 +121,7 @@ mod tests {
                 error: String::new(),
                 finished_at: OffsetDateTime::UNIX_EPOCH,
             }),
-            prepare_error: None,
+            ..Observed::at(Progress { run, restart, phase })
         }
     }
 

@@ -61,6 +61,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
     let (entrypoint, cmd) = command::merge(config, image)?;
     let labels = labels(&config.labels, &image.labels)?;
     let spec = ContainerSpec {
+        healthcheck: None,
         image: config.image.clone(),
         entrypoint,
         cmd,

@@ -112,16 +112,13 @@ mod tests {
         ContainerProgress {
             desired,
             observed: Observed {
-                progress: Progress { run, restart: 0, phase },
-                pid: None,
-                started_at: None,
                 exit: finished.map(|at| Exit {
                     code: 3,
                     oom_killed: false,
                     error: String::new(),
                     finished_at: OffsetDateTime::from_unix_timestamp(at).expect("time"),
                 }),
-                prepare_error: None,
+                ..Observed::at(Progress { run, restart: 0, phase })
             },
             host_seen_at: None,
             removed: false,
