@@ -5,8 +5,12 @@
 
 mod change;
 mod find;
+mod list;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use ipnet::Ipv4Net;
 use model::{
@@ -16,6 +20,7 @@ use model::{
 use time::OffsetDateTime;
 
 pub use change::NewContainer;
+pub(crate) use list::SpecCache;
 
 /// A container with everything needed to show it or to reach it: one query reads it all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +32,7 @@ pub struct ContainerRecord {
     /// Digest of its image's config.
     pub image_id: Digest,
     /// What it was created with.
-    pub spec: ContainerSpec,
+    pub spec: Arc<ContainerSpec>,
     /// When it was created.
     pub created_at: OffsetDateTime,
     /// What the user wants now.

@@ -52,6 +52,8 @@ pub use transaction::{OperatorTx, ProjectTx, ServiceTx};
 
 use std::time::Duration;
 
+use containers::SpecCache;
+
 use model::{Error, Result};
 use sqlx::{
     PgPool,
@@ -66,6 +68,7 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    specs: SpecCache,
 }
 
 impl Store {
@@ -82,7 +85,7 @@ impl Store {
             // A round trip before every use would double the cost of a read; a dead connection shows at the first query.
             .test_before_acquire(false)
             .connect_lazy_with(options.statement_cache_capacity(256));
-        Ok(Self { pool })
+        Ok(Self { pool, specs: SpecCache::new() })
     }
 
     /// Applies what is missing of [`MIGRATIONS`], under Postgres' advisory lock: safe to run twice, or by two at once.
@@ -113,6 +116,6 @@ impl Store {
     /// A store over an existing pool (tests).
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool, specs: SpecCache::new() }
     }
 }

@@ -45,9 +45,8 @@ struct Row {
     ports: Json<Vec<PublishedPort>>,
 }
 
-/// `spec` is chosen by the caller: a list leaves out the client's own document, which is most of its weight.
 macro_rules! container_rows {
-    ($spec:literal, $rest:literal, $($argument:expr),* $(,)?) => {
+    ($rest:literal, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
             "SELECT c.id, c.name, c.image_id, c.created_at, c.desired_state, c.run, c.stop_signal, c.stop_timeout_s,
@@ -58,9 +57,9 @@ macro_rules! container_rows {
                 e.network_id AS \"network_id?\", n.name AS \"network_name?\", n.subnet::text AS \"subnet?\", host(e.ip) AS \"ip?\",
                 (SELECT coalesce(jsonb_agg(jsonb_build_object('container_port', p.container_port, 'protocol', p.protocol,
                         'host_ip', host(p.host_ip), 'host_port', p.host_port) ORDER BY p.container_port, p.protocol, p.host_port), '[]')
-                 FROM published_ports p WHERE p.container_id = c.id) AS \"ports!: Json<Vec<PublishedPort>>\", "
-                + $spec
-                + " FROM containers c
+                 FROM published_ports p WHERE p.container_id = c.id) AS \"ports!: Json<Vec<PublishedPort>>\",
+                c.spec AS \"spec!: Json<ContainerSpec>\"
+                FROM containers c
                 LEFT JOIN hosts h ON h.id = c.host_id
                 LEFT JOIN endpoints e ON e.container_id = c.id
                 LEFT JOIN networks n ON n.id = e.network_id "
@@ -79,7 +78,6 @@ impl ProjectTx {
     pub async fn find_container(&mut self, reference: &str) -> Result<ContainerRecord> {
         let (bare, prefix) = search_terms(reference);
         let rows = container_rows!(
-            "c.spec AS \"spec!: Json<ContainerSpec>\"",
             "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND (c.id = $2 OR c.name = $2 OR c.id LIKE $3)
              ORDER BY (c.id = $2) DESC, (c.name = $2) DESC LIMIT 2",
             self.project.0,
@@ -100,7 +98,6 @@ impl ProjectTx {
     pub async fn lock_container(&mut self, reference: &str) -> Result<ContainerRecord> {
         let (bare, prefix) = search_terms(reference);
         let rows = container_rows!(
-            "c.spec AS \"spec!: Json<ContainerSpec>\"",
             "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND (c.id = $2 OR c.name = $2 OR c.id LIKE $3)
              ORDER BY (c.id = $2) DESC, (c.name = $2) DESC LIMIT 2 FOR UPDATE OF c",
             self.project.0,
@@ -111,26 +108,6 @@ impl ProjectTx {
         .await
         .map_err(store_error)?;
         choose(reference, bare, rows)
-    }
-
-    /// Containers, newest first, without the client's own documents (`spec.shown` is empty).
-    /// `all` includes those that do not run.
-    ///
-    /// # Errors
-    /// Postgres does not answer.
-    pub async fn list_containers(&mut self, all: bool) -> Result<Vec<ContainerRecord>> {
-        let rows = container_rows!(
-            "(c.spec - 'shown') AS \"spec!: Json<ContainerSpec>\"",
-            "WHERE c.project_id = $1 AND c.desired_state <> 'removed'
-               AND ($2 OR c.desired_state = 'running' OR (c.desired_state = 'stopped' AND c.observed_phase < 5))
-             ORDER BY c.created_at DESC, c.id",
-            self.project.0,
-            all,
-        )
-        .fetch_all(self.connection())
-        .await
-        .map_err(store_error)?;
-        rows.into_iter().map(ContainerRecord::try_from).collect()
     }
 
     /// How far a container got, also when it is being removed or is gone; `None` once its row is swept.
@@ -196,17 +173,22 @@ fn choose(reference: &str, bare: &str, rows: Vec<Row>) -> Result<ContainerRecord
     first.try_into()
 }
 
-fn exit(code: Option<i32>, oom_killed: bool, error: String, finished_at: Option<OffsetDateTime>) -> Option<Exit> {
+pub(super) fn exit(
+    code: Option<i32>,
+    oom_killed: bool,
+    error: String,
+    finished_at: Option<OffsetDateTime>,
+) -> Option<Exit> {
     let (code, finished_at) = code.zip(finished_at)?;
     Some(Exit { code, oom_killed, error, finished_at })
 }
 
-fn revision(stored: i64) -> Result<u32> {
+pub(super) fn revision(stored: i64) -> Result<u32> {
     u32::try_from(stored).map_err(Error::internal)
 }
 
 /// A stored text as the value it stands for; one that does not parse is a fault of ours.
-fn stored<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> {
+pub(super) fn stored<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> {
     text.parse().map_err(|e| Error::Internal(format!("{text:?} in a container's row: {e}")))
 }
 
@@ -236,7 +218,7 @@ impl TryFrom<Row> for ContainerRecord {
             id: stored(&row.id)?,
             name: stored(&row.name)?,
             image_id: stored(&row.image_id)?,
-            spec: row.spec.0,
+            spec: row.spec.0.into(),
             created_at: row.created_at,
             desired: desired(&row.desired_state, row.run, row.stop_signal, row.stop_timeout_s)?,
             run: unsigned(row.run)?,

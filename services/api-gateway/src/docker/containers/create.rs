@@ -97,7 +97,7 @@ fn blank(gateway: &Gateway, image_id: Digest, spec: model::ContainerSpec) -> Con
         // Overwritten by the insert, which draws one if the user gave none.
         name: names::fallback(),
         image_id,
-        spec,
+        spec: spec.into(),
         created_at: gateway.clock.now(),
         desired: model::Desired::Created,
         run: 0,

@@ -328,12 +328,12 @@ pub(crate) mod tests {
             id: "3d5b904da4250c455058fbb6fedcde2deb4d02d24b45ef0867cef20d7db214aa".parse().expect("id"),
             name: "s1".parse().expect("name"),
             image_id: format!("sha256:{}", "8".repeat(64)).parse().expect("digest"),
-            spec: ContainerSpec {
+            spec: std::sync::Arc::new(ContainerSpec {
                 image: "alpine:latest".into(),
                 cmd: vec!["sh".into(), "-c".into(), "sleep 600".into()],
                 exposed_ports: vec!["80/tcp".into(), "53/udp".into()],
                 ..ContainerSpec::default()
-            },
+            }),
             created_at: NOW - time::Duration::seconds(30),
             desired: Desired::Running { run: 1 },
             run: 1,
