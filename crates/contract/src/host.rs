@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnet::Ipv4Net;
 use model::{
     ContainerId, ContainerName, ContainerSpec, Desired, Digest, Endpoint, HostCapacity, HostId, LayerDescriptor,
-    NetworkId, Observed, ProjectId, PublishedPort,
+    NetworkId, Observed, ProjectId, PublishedPort, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -84,6 +84,21 @@ pub struct HostDelta {
     /// Every network those containers are on, and every network of a full plan.
     #[serde(default)]
     pub networks: Vec<PlannedNetwork>,
+    /// Volumes that shall go, and every volume of a full plan. A volume comes into being with the
+    /// first container that has it.
+    #[serde(default)]
+    pub volumes: Vec<PlannedVolume>,
+}
+
+/// A volume as a host needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedVolume {
+    /// Id.
+    pub id: VolumeId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its data goes, once no container of this host has it any more.
+    pub removed: bool,
 }
 
 /// One container as a host needs it.
@@ -146,6 +161,9 @@ pub struct HostReport {
     /// Containers that moved since the last report that was acknowledged (all of them after a reconnect).
     #[serde(default)]
     pub containers: Vec<ContainerReport>,
+    /// Volumes that were to go and of which nothing is left here.
+    #[serde(default)]
+    pub removed_volumes: Vec<VolumeId>,
 }
 
 /// How far one container got.

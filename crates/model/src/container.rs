@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::{Health, Healthcheck, PortBinding, Resources, SecuritySpec};
+use crate::{Health, Healthcheck, PortBinding, Resources, SecuritySpec, VolumeMount};
 
 /// Everything a host needs to know to run the container, with the image's defaults already merged in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -72,6 +72,8 @@ pub struct ContainerSpec {
     pub security: SecuritySpec,
     /// tmpfs mounts.
     pub tmpfs: Vec<TmpfsMount>,
+    /// Volumes, each of the container's own project.
+    pub volumes: Vec<VolumeMount>,
     /// Run a minimal init as PID 1.
     pub init: bool,
     /// How its health is told; `None` is no check.

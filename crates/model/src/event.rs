@@ -17,6 +17,8 @@ pub enum EventKind {
     Image,
     /// A network.
     Network,
+    /// A volume.
+    Volume,
 }
 
 impl EventKind {
@@ -27,6 +29,7 @@ impl EventKind {
             Self::Container => "container",
             Self::Image => "image",
             Self::Network => "network",
+            Self::Volume => "volume",
         }
     }
 }

@@ -125,3 +125,7 @@ hex_id!(
     /// A network of a project.
     NetworkId
 );
+hex_id!(
+    /// A volume: names its directory on its host, whatever the tenant calls it.
+    VolumeId
+);

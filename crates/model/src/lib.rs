@@ -18,6 +18,7 @@ mod quantity;
 mod reference;
 mod resources;
 mod security;
+mod volume;
 
 pub use container::{
     ContainerSpec, Desired, Exit, LogConfig, Observed, Phase, Progress, RestartPolicy, StreamFlags, TmpfsMount,
@@ -27,11 +28,12 @@ pub use error::{Error, Result};
 pub use event::{Event, EventKind};
 pub use health::{HEALTH_LOG_ENTRIES, HEALTH_OUTPUT_MAX_BYTES, Health, HealthProbe, HealthStatus, Healthcheck};
 pub use host::{HostCapacity, HostCondition, HostState};
-pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, TenantId, TokenId};
+pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, TenantId, TokenId, VolumeId};
 pub use image::{ImageConfig, LayerDescriptor, LayerEncoding};
-pub use name::{ContainerName, Slug};
+pub use name::{ContainerName, Slug, VolumeName};
 pub use network::{Endpoint, MacAddress, PortBinding, PortProtocol, PublishedPort};
 pub use quantity::{MemoryBytes, NanoCpus};
 pub use reference::{DEFAULT_REGISTRY, ImageReference};
 pub use resources::{Resources, Ulimit};
 pub use security::{Capability, DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, SecuritySpec};
+pub use volume::{TmpfsOptions, VolumeBacking, VolumeMount};

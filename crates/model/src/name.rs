@@ -49,6 +49,10 @@ parsed_name!(
     ContainerName
 );
 parsed_name!(
+    /// A volume's name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, at most 255 bytes (dockerd's rule of its `local` driver).
+    VolumeName
+);
+parsed_name!(
     /// A tenant's or project's name: lower-case letters, digits and dashes, 1 to 63 bytes (an RFC 1123 label).
     Slug
 );
@@ -65,6 +69,31 @@ impl TryFrom<String> for ContainerName {
             // dockerd's text, which clients match.
             Err(Error::InvalidArgument(format!(
                 "Invalid container name ({s}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )))
+        }
+    }
+}
+
+impl TryFrom<String> for VolumeName {
+    type Error = Error;
+    fn try_from(s: String) -> Result<Self, Error> {
+        let first_ok = s.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let rest_ok = s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        // dockerd's texts.
+        if s.len() == 1 {
+            return Err(Error::InvalidArgument(
+                "volume name is too short, names should be at least two alphanumeric characters".into(),
+            ));
+        }
+        if s.len() > 255 {
+            return Err(Error::InvalidArgument("volume name is too long, names have at most 255 characters".into()));
+        }
+        if first_ok && rest_ok {
+            Ok(Self(s))
+        } else {
+            Err(Error::InvalidArgument(format!(
+                "\"{s}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are \
+                 allowed. If you intended to pass a host directory, use absolute path"
             )))
         }
     }

@@ -9,9 +9,24 @@ use crate::Rejection;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explanation {
     reasons: BTreeMap<Rejection, u32>,
+    /// Names of the volumes that bind it to a host.
+    volumes: Vec<String>,
+    /// They bind it to different hosts.
+    apart: bool,
 }
 
 impl Explanation {
+    /// Of a container that these volumes bind.
+    pub(crate) fn bound_by(volumes: Vec<String>, apart: bool) -> Self {
+        Self { volumes, apart, ..Self::default() }
+    }
+
+    /// Its volumes are on different hosts: no change of the fleet will help.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.apart
+    }
+
     pub(crate) fn count(&mut self, rejection: Rejection) {
         *self.reasons.entry(rejection).or_default() += 1;
     }
@@ -23,9 +38,13 @@ impl Explanation {
     }
 }
 
-/// `no suitable host (2 hosts lack memory; 1 host is down)`
+/// `no suitable host (1 host is down; 2 hosts lack memory; 3 hosts do not have volume data)`
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.apart {
+            let names = self.volumes.join(", ");
+            return write!(f, "no suitable host (volumes {names} are on different hosts, and a container is on one)");
+        }
         if self.reasons.is_empty() {
             return f.write_str("no suitable host (no host has joined yet)");
         }
@@ -37,6 +56,10 @@ impl fmt::Display for Explanation {
                 write!(f, "{separator}1 host {one}")?;
             } else {
                 write!(f, "{separator}{count} hosts {many}")?;
+            }
+            if *rejection == Rejection::LacksVolume {
+                let volumes = if self.volumes.len() == 1 { "volume" } else { "volumes" };
+                write!(f, " {volumes} {}", self.volumes.join(", "))?;
             }
         }
         f.write_str(")")
@@ -50,5 +73,6 @@ fn phrase(rejection: Rejection) -> (&'static str, &'static str) {
         Rejection::ContainersFull => ("has no room for another container", "have no room for another container"),
         Rejection::LacksCpu => ("lacks CPU", "lack CPU"),
         Rejection::LacksMemory => ("lacks memory", "lack memory"),
+        Rejection::LacksVolume => ("does not have", "do not have"),
     }
 }

@@ -18,10 +18,16 @@ pub enum Rejection {
     LacksCpu,
     /// Not enough unreserved memory.
     LacksMemory,
+    /// The data of a volume it uses is on another one.
+    LacksVolume,
 }
 
-/// `Ok` if the host can take it; otherwise the first rule that says no.
-pub(crate) fn admit(demand: &Demand, host: &HostView) -> Result<(), Rejection> {
+/// `Ok` if the host can take it; otherwise the first rule that says no. `is_bound_elsewhere`: its
+/// volumes are on another host; told before all else, because nothing else about this one matters.
+pub(crate) fn admit(demand: &Demand, host: &HostView, is_bound_elsewhere: bool) -> Result<(), Rejection> {
+    if is_bound_elsewhere {
+        return Err(Rejection::LacksVolume);
+    }
     if host.condition == HostCondition::Down {
         return Err(Rejection::Down);
     }
@@ -73,14 +79,15 @@ mod tests {
             memory: MemoryBytes(memory),
             ports: BTreeSet::new(),
             image: None,
+            volumes: BTreeSet::new(),
         }
     }
 
     #[test]
     fn what_is_left_may_be_taken_to_the_last_byte_and_no_further() {
-        assert_eq!(admit(&demand(6, 60), &host()), Ok(()));
-        assert_eq!(admit(&demand(7, 60), &host()), Err(Rejection::LacksCpu));
-        assert_eq!(admit(&demand(6, 61), &host()), Err(Rejection::LacksMemory));
+        assert_eq!(admit(&demand(6, 60), &host(), false), Ok(()));
+        assert_eq!(admit(&demand(7, 60), &host(), false), Err(Rejection::LacksCpu));
+        assert_eq!(admit(&demand(6, 61), &host(), false), Err(Rejection::LacksMemory));
     }
 
     #[test]
@@ -88,15 +95,15 @@ mod tests {
         let down = HostView { condition: HostCondition::Down, ..host() };
         let paused = HostView { state: HostState::Paused, ..host() };
         let full = HostView { containers: 2, ..host() };
-        assert_eq!(admit(&demand(0, 0), &down), Err(Rejection::Down));
-        assert_eq!(admit(&demand(0, 0), &paused), Err(Rejection::Paused));
-        assert_eq!(admit(&demand(0, 0), &full), Err(Rejection::ContainersFull));
+        assert_eq!(admit(&demand(0, 0), &down, false), Err(Rejection::Down));
+        assert_eq!(admit(&demand(0, 0), &paused, false), Err(Rejection::Paused));
+        assert_eq!(admit(&demand(0, 0), &full, false), Err(Rejection::ContainersFull));
     }
 
     #[test]
     fn an_unlimited_container_fits_on_a_host_that_shrank_below_its_promises() {
         let shrunk = HostView { reserved_memory: MemoryBytes(1_000), ..host() };
-        assert_eq!(admit(&demand(0, 0), &shrunk), Ok(()));
-        assert_eq!(admit(&demand(0, 1), &shrunk), Err(Rejection::LacksMemory));
+        assert_eq!(admit(&demand(0, 0), &shrunk, false), Ok(()));
+        assert_eq!(admit(&demand(0, 1), &shrunk, false), Err(Rejection::LacksMemory));
     }
 }

@@ -12,23 +12,24 @@ mod snapshot;
 
 pub use explain::Explanation;
 pub use filter::Rejection;
-pub use snapshot::{Assign, Demand, HostView, Plan, Snapshot, WantedPort};
+pub use snapshot::{Assign, Demand, HostView, Plan, Snapshot, VolumeView, WantedPort};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::HostId;
+use model::{HostId, VolumeId};
 
 /// Places what can be placed, oldest demand first, and explains the rest.
 #[must_use]
 pub fn plan(snapshot: &Snapshot) -> Plan {
-    let mut hosts = snapshot.hosts.clone();
+    let (mut hosts, mut volumes) = (snapshot.hosts.clone(), snapshot.volumes.clone());
     let mut plan = Plan { epoch: snapshot.epoch, ..Plan::default() };
     for demand in &snapshot.unplaced {
-        match choose(&hosts, demand) {
+        match choose(&hosts, &volumes, demand) {
             Ok(host) => {
                 if let Some(view) = hosts.get_mut(&host) {
                     view.reserve(demand);
                 }
+                snapshot::place_volumes(&mut volumes, demand, host);
                 plan.steps.push(Assign { container: demand.container.clone(), host });
             }
             Err(explanation) => plan.unplaced.push((demand.container.clone(), explanation)),
@@ -38,11 +39,20 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
 }
 
 /// The best host of those that can take it.
-fn choose(hosts: &BTreeMap<HostId, HostView>, demand: &Demand) -> Result<HostId, Explanation> {
-    let mut explanation = Explanation::default();
+fn choose(
+    hosts: &BTreeMap<HostId, HostView>,
+    volumes: &BTreeMap<VolumeId, VolumeView>,
+    demand: &Demand,
+) -> Result<HostId, Explanation> {
+    let used = demand.volumes.iter().filter_map(|id| volumes.get(id));
+    let bound: Vec<(&str, HostId)> = used.filter_map(|volume| Some((volume.name.as_str(), volume.host?))).collect();
+    let bound_to: BTreeSet<HostId> = bound.iter().map(|(_, host)| *host).collect();
+    let names = bound.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut explanation = Explanation::bound_by(names, bound_to.len() > 1);
     let mut best: Option<(score::Score, HostId)> = None;
     for (id, view) in hosts {
-        match filter::admit(demand, view) {
+        let is_bound_elsewhere = bound_to.iter().any(|host| host != id);
+        match filter::admit(demand, view, is_bound_elsewhere) {
             Ok(()) => {
                 let candidate = (score::score(demand, *id, view), *id);
                 if best.as_ref().is_none_or(|current| candidate < *current) {

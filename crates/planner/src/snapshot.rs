@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    ContainerId, Digest, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, PortProtocol, ProjectId,
+    ContainerId, Digest, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, PortProtocol,
+    ProjectId, VolumeId,
 };
 
 use crate::Explanation;
@@ -21,6 +22,17 @@ pub struct Snapshot {
     pub hosts: BTreeMap<HostId, HostView>,
     /// What has no host yet, oldest first.
     pub unplaced: Vec<Demand>,
+    /// Every volume those use.
+    pub volumes: BTreeMap<VolumeId, VolumeView>,
+}
+
+/// A volume as the planner sees it. Once it is somewhere it stays there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeView {
+    /// Name, for explanations.
+    pub name: String,
+    /// Where its data is; `None` until the first container that uses it is placed.
+    pub host: Option<HostId>,
 }
 
 /// A host as the planner sees it.
@@ -61,6 +73,8 @@ pub struct Demand {
     pub ports: BTreeSet<WantedPort>,
     /// Its image, by config digest; `None` if that is not known.
     pub image: Option<Digest>,
+    /// Volumes it uses.
+    pub volumes: BTreeSet<VolumeId>,
 }
 
 /// What to do.
@@ -95,9 +109,19 @@ impl Snapshot {
                 if let Some(view) = next.hosts.get_mut(&step.host) {
                     view.reserve(&demand);
                 }
+                place_volumes(&mut next.volumes, &demand, step.host);
             }
         }
         next
+    }
+}
+
+/// The volumes of a container that was placed are where it is.
+pub(crate) fn place_volumes(volumes: &mut BTreeMap<VolumeId, VolumeView>, demand: &Demand, host: HostId) {
+    for id in &demand.volumes {
+        if let Some(volume) = volumes.get_mut(id) {
+            volume.host.get_or_insert(host);
+        }
     }
 }
 

@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     ContainerId, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, PortProtocol, ProjectId,
+    VolumeId,
 };
-use planner::{Demand, HostView, Plan, Snapshot, plan};
+use planner::{Demand, HostView, Plan, Snapshot, VolumeView, plan};
 use proptest::prelude::*;
 
 fn host_id(n: u8) -> HostId {
     format!("0190b0a0-0000-7000-8000-0000000000{n:02x}").parse().expect("a uuid")
+}
+
+fn volume_id(n: u8) -> VolumeId {
+    VolumeId::from_bytes([n; 32])
 }
 
 fn project() -> ProjectId {
@@ -39,17 +44,21 @@ fn host() -> impl Strategy<Value = HostView> {
 
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     let hosts = prop::collection::btree_map((0..40_u8).prop_map(host_id), host(), 0..6);
-    let demands = prop::collection::vec((0..8_u64, 0..8_u64, ports()), 0..12);
-    (0..100_i64, hosts, demands).prop_map(|(epoch, hosts, demands)| {
-        let unplaced = demands.into_iter().enumerate().map(|(index, (cpu, memory, ports))| Demand {
+    let used = prop::collection::btree_set((0..6_u8).prop_map(volume_id), 0..3);
+    let demands = prop::collection::vec((0..8_u64, 0..8_u64, ports(), used), 0..12);
+    let places = prop::collection::vec(prop::option::of((0..40_u8).prop_map(host_id)), 6);
+    (0..100_i64, hosts, demands, places).prop_map(|(epoch, hosts, demands, places)| {
+        let unplaced = demands.into_iter().enumerate().map(|(index, (cpu, memory, ports, volumes))| Demand {
             container: ContainerId::from_bytes([u8::try_from(index).expect("at most 12"); 32]),
             project: project(),
             nano_cpus: NanoCpus(cpu),
             memory: MemoryBytes(memory),
             ports,
             image: None,
+            volumes,
         });
-        Snapshot { epoch, hosts, unplaced: unplaced.collect() }
+        let volumes = (0..).zip(places).map(|(n, host)| (volume_id(n), VolumeView { name: format!("v{n}"), host }));
+        Snapshot { epoch, hosts, unplaced: unplaced.collect(), volumes: volumes.collect() }
     })
 }
 
@@ -101,6 +110,18 @@ proptest! {
         for (_, explanation) in &plan.unplaced {
             let text = explanation.to_string();
             prop_assert!(text.starts_with("no suitable host (") && text.ends_with(')'), "{}", text);
+        }
+    }
+
+    #[test]
+    fn everything_that_uses_a_volume_is_on_one_host(snapshot in snapshot()) {
+        let mut places: BTreeMap<_, _> =
+            snapshot.volumes.iter().filter_map(|(id, volume)| Some((id.clone(), volume.host?))).collect();
+        for step in &plan(&snapshot).steps {
+            let demand = snapshot.unplaced.iter().find(|d| d.container == step.container).expect("asked for");
+            for volume in &demand.volumes {
+                prop_assert_eq!(*places.entry(volume.clone()).or_insert(step.host), step.host);
+            }
         }
     }
 

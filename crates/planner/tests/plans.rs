@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::expect_file;
-use model::{ContainerId, Digest, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, PortProtocol};
-use planner::{Demand, HostView, Snapshot, plan};
+use model::{
+    ContainerId, Digest, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, PortProtocol, VolumeId,
+};
+use planner::{Demand, HostView, Snapshot, VolumeView, plan};
 
 const GIB: u64 = 1 << 30;
 
@@ -37,11 +39,20 @@ fn demand(n: u8, memory: u64) -> Demand {
         memory: MemoryBytes(memory),
         ports: BTreeSet::new(),
         image: None,
+        volumes: BTreeSet::new(),
     }
 }
 
 fn render(hosts: impl IntoIterator<Item = (HostId, HostView)>, unplaced: Vec<Demand>) -> String {
-    let snapshot = Snapshot { epoch: 7, hosts: hosts.into_iter().collect::<BTreeMap<_, _>>(), unplaced };
+    render_with(hosts, unplaced, BTreeMap::new())
+}
+
+fn render_with(
+    hosts: impl IntoIterator<Item = (HostId, HostView)>,
+    unplaced: Vec<Demand>,
+    volumes: BTreeMap<VolumeId, VolumeView>,
+) -> String {
+    let snapshot = Snapshot { epoch: 7, hosts: hosts.into_iter().collect::<BTreeMap<_, _>>(), unplaced, volumes };
     plan(&snapshot).render(&snapshot)
 }
 
@@ -101,4 +112,39 @@ fn between_equal_hosts_the_one_that_has_the_image_wins() {
     let wanted = |n| Demand { image: Some(image.clone()), ..demand(n, 0) };
     let text = render(hosts, (1..=2).map(wanted).collect());
     expect_file!["plans/image_locality.txt"].assert_eq(&text);
+}
+
+fn volume(n: u8, host: Option<HostId>) -> (VolumeId, VolumeView) {
+    (VolumeId::from_bytes([n; 32]), VolumeView { name: format!("data-{n}"), host })
+}
+
+fn uses(volumes: &[u8], demand: Demand) -> Demand {
+    Demand { volumes: volumes.iter().map(|n| VolumeId::from_bytes([*n; 32])).collect(), ..demand }
+}
+
+#[test]
+fn a_volume_binds_its_containers_to_its_host_and_a_fresh_one_goes_where_its_first_container_goes() {
+    let (busy, mut view) = host(3);
+    view.reserved_memory = MemoryBytes(6 * GIB);
+    let volumes = BTreeMap::from([volume(1, Some(busy)), volume(2, None)]);
+    let demands = vec![
+        uses(&[1], demand(1, GIB)),
+        // Two at once that share a fresh volume, and one that joins it to the bound one.
+        uses(&[2], demand(2, 0)),
+        uses(&[2], demand(3, 0)),
+        uses(&[1, 2], demand(4, 0)),
+        uses(&[1], demand(5, 2 * GIB)),
+    ];
+    let text = render_with([host(1), host(2), (busy, view)], demands, volumes);
+    expect_file!["plans/volumes.txt"].assert_eq(&text);
+}
+
+#[test]
+fn why_a_bound_container_cannot_be_placed_names_its_volumes_and_no_host() {
+    let (gone, mut view) = host(1);
+    view.condition = HostCondition::Down;
+    let volumes = BTreeMap::from([volume(1, Some(gone)), volume(2, Some(host(2).0)), volume(3, Some(gone))]);
+    let demands = vec![uses(&[1], demand(1, 0)), uses(&[1, 3], demand(2, 0)), uses(&[1, 2], demand(3, 0))];
+    let text = render_with([(gone, view), host(2), host(3)], demands, volumes);
+    expect_file!["plans/volumes_explained.txt"].assert_eq(&text);
 }

@@ -101,6 +101,7 @@ fn kind(text: &str) -> Result<EventKind> {
         "container" => Ok(EventKind::Container),
         "image" => Ok(EventKind::Image),
         "network" => Ok(EventKind::Network),
+        "volume" => Ok(EventKind::Volume),
         other => Err(Error::Internal(format!("unknown event kind {other:?}"))),
     }
 }

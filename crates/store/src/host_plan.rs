@@ -5,7 +5,7 @@
 //! the later reads; whatever is newer may be seen too, and is then sent again. Nothing is missed,
 //! and no transaction is needed.
 
-use contract::host::{HostDelta, PlannedContainer, PlannedImage, PlannedNetwork};
+use contract::host::{HostDelta, PlannedContainer, PlannedImage, PlannedNetwork, PlannedVolume};
 use model::{ContainerSpec, Desired, Endpoint, Error, HostId, LayerDescriptor, ProjectId, PublishedPort, Result};
 use sqlx::types::Json;
 
@@ -31,7 +31,27 @@ impl Store {
         let after = has.unwrap_or(-1);
         let containers = self.planned_containers(host, after).await?;
         let networks = self.planned_networks(host, after, &containers).await?;
-        Ok(Some(HostDelta { generation, full: has.is_none(), containers, networks }))
+        let volumes = self.planned_volumes(host, has).await?;
+        Ok(Some(HostDelta { generation, full: has.is_none(), containers, networks, volumes }))
+    }
+
+    /// All of them for a whole plan; otherwise those that were removed since.
+    async fn planned_volumes(&self, host: HostId, has: Option<i64>) -> Result<Vec<PlannedVolume>> {
+        let rows = sqlx::query!(
+            "SELECT id, project_id, removing FROM volumes
+             WHERE host_id = $1 AND ($2::bigint IS NULL OR (removing AND host_generation > $2)) ORDER BY id",
+            host.0,
+            has,
+        )
+        .fetch_all(self.pool())
+        .await
+        .map_err(store_error)?;
+        rows.into_iter()
+            .map(|row| {
+                let project = ProjectId(row.project_id);
+                Ok(PlannedVolume { id: parsed(&row.id)?, project, removed: row.removing })
+            })
+            .collect()
     }
 
     async fn planned_containers(&self, host: HostId, after: i64) -> Result<Vec<PlannedContainer>> {

@@ -31,6 +31,7 @@ mod summary;
 mod tenants;
 mod tokens;
 mod transaction;
+mod volumes;
 
 pub use containers::{ContainerProgress, ContainerRecord, EndpointRecord, HostAddress, NewContainer};
 pub use endpoints::DEFAULT_NETWORK;
@@ -49,6 +50,7 @@ pub use summary::{FleetCapacity, ProjectSummary};
 pub use tenants::{Page, Tenant};
 pub use tokens::{NewToken, Token, TokenKind};
 pub use transaction::{OperatorTx, ProjectTx, ServiceTx};
+pub use volumes::{NewVolume, RemovedVolume, VolumeRecord};
 
 use std::time::Duration;
 

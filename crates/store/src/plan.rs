@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{ContainerId, Error, HostId, MemoryBytes, NanoCpus, PortBinding, PortProtocol, ProjectId, Result};
-use planner::{Demand, HostView, Plan, Snapshot, WantedPort};
+use model::{
+    ContainerId, Error, HostId, MemoryBytes, NanoCpus, PortBinding, PortProtocol, ProjectId, Result, VolumeId,
+};
+use planner::{Demand, HostView, Plan, Snapshot, VolumeView, WantedPort};
 use sqlx::{PgConnection, types::Json};
 
 use crate::{
@@ -50,8 +52,9 @@ impl Store {
         let (epoch, mut hosts) = hosts(&mut tx).await?;
         add_ports(&mut tx, &unplaced, &mut hosts).await?;
         add_images(&mut tx, &unplaced, &mut hosts).await?;
+        let volumes = volumes(&mut tx, &unplaced).await?;
         tx.commit().await.map_err(store_error)?;
-        Ok(Some(Snapshot { epoch, hosts, unplaced }))
+        Ok(Some(Snapshot { epoch, hosts, unplaced, volumes }))
     }
 
     /// Applies a plan, if nothing was applied since its snapshot.
@@ -70,6 +73,14 @@ impl Store {
                    FROM unnest($2::text[], $3::uuid[]) AS p (container, host), epoch
                    WHERE c.id = p.container AND c.host_id IS NULL AND c.desired_state <> 'removed'
                    RETURNING c.id, c.host_id),
+               -- A volume goes where its first container goes. A plan that puts another one elsewhere breaks
+               -- container_volumes_place_fkey, and nothing of it is written.
+               used AS (
+                   UPDATE container_volumes u SET host_id = placed.host_id FROM placed
+                   WHERE u.container_id = placed.id RETURNING u.volume_id, u.host_id),
+               bound AS (
+                   UPDATE volumes v SET host_id = used.host_id FROM used
+                   WHERE v.id = used.volume_id AND v.host_id IS NULL),
                extended AS (
                    INSERT INTO network_hosts (network_id, host_id)
                    SELECT DISTINCT e.network_id, placed.host_id FROM placed JOIN endpoints e ON e.container_id = placed.id
@@ -122,7 +133,9 @@ async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Resul
         r#"SELECT id, project_id, image_id,
                coalesce((spec->'resources'->>'nano_cpus')::bigint, 0) AS "nano_cpus!",
                coalesce((spec->'resources'->>'memory_bytes')::bigint, 0) AS "memory_bytes!",
-               coalesce(spec->'port_bindings', '[]') AS "ports!: Json<Vec<PortBinding>>"
+               coalesce(spec->'port_bindings', '[]') AS "ports!: Json<Vec<PortBinding>>",
+               ARRAY(SELECT u.volume_id FROM container_volumes u WHERE u.container_id = containers.id)
+               AS "volumes!: Vec<String>"
            FROM containers WHERE host_id IS NULL AND desired_state <> 'removed'
            ORDER BY (id = ANY($1)) DESC, created_at, id LIMIT $2"#,
         &first,
@@ -141,6 +154,7 @@ async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Resul
                 memory: MemoryBytes(number(row.memory_bytes)?),
                 ports: wanted.collect(),
                 image: row.image_id.parse().ok(),
+                volumes: row.volumes.iter().map(|id| parsed(id)).collect::<Result<_>>()?,
             })
         })
         .collect()
@@ -233,4 +247,20 @@ async fn add_images(
         }
     }
     Ok(())
+}
+
+/// Where the volumes are that are used, as far as they are anywhere.
+async fn volumes(connection: &mut PgConnection, unplaced: &[Demand]) -> Result<BTreeMap<VolumeId, VolumeView>> {
+    let used: BTreeSet<&VolumeId> = unplaced.iter().flat_map(|demand| &demand.volumes).collect();
+    if used.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let used: Vec<String> = used.into_iter().map(|id| id.as_str().to_owned()).collect();
+    let rows = sqlx::query!("SELECT id, name, host_id FROM volumes WHERE id = ANY($1)", &used)
+        .fetch_all(connection)
+        .await
+        .map_err(store_error)?;
+    rows.into_iter()
+        .map(|row| Ok((parsed(&row.id)?, VolumeView { name: row.name, host: row.host_id.map(HostId) })))
+        .collect()
 }

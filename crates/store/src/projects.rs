@@ -136,9 +136,15 @@ impl OperatorTx {
         let gone = sqlx::query!("DELETE FROM projects WHERE id = $1", id.0)
             .execute(self.connection())
             .await
-            .map_err(on_constraint("containers_project_id_fkey", || {
-                Error::Conflict("the project still has containers, or had some a moment ago".into())
-            }))?
+            .map_err(|error| {
+                let holds =
+                    |what: &str| Error::Conflict(format!("the project still has {what}, or had some a moment ago"));
+                match error.as_database_error().and_then(|database| database.constraint()) {
+                    Some("containers_project_id_fkey") => holds("containers"),
+                    Some("volumes_project_id_fkey") => holds("volumes"),
+                    Some(_) | None => store_error(error),
+                }
+            })?
             .rows_affected();
         if gone == 0 { Err(no_such_project(id)) } else { Ok(()) }
     }

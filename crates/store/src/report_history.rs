@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use model::{
     ContainerId, ContainerName, Desired, EventKind, Exit, HealthStatus, NetworkId, Observed, Phase, Progress,
-    RestartPolicy,
+    RestartPolicy, VolumeMount, VolumeName,
 };
 use time::OffsetDateTime;
 
@@ -26,6 +26,10 @@ pub(crate) struct Before {
     pub(crate) health: Option<HealthStatus>,
     /// Its network and what that is called.
     pub(crate) network: Option<(NetworkId, String)>,
+    /// Its volumes.
+    pub(crate) volumes: Vec<VolumeMount>,
+    /// It goes when it has ended, with the volumes that were made for it.
+    pub(crate) auto_remove: bool,
 }
 
 /// An event without its place in the history.
@@ -51,6 +55,7 @@ pub(crate) fn history(before: &Before, now: &Observed) -> Vec<Told> {
     // A removal tells of no start: what was removed unseen was never of interest to anybody.
     let has_started = now.started_at.is_some() && matches!(is.phase, Phase::Running | Phase::Exited);
     if has_started && !(same_attempt && was.phase >= Phase::Running) && !failed_to_start(now) {
+        told.extend(before.volumes.iter().map(|mount| volume_mounted(before, mount)));
         told.extend(network_event(before, "connect"));
         told.push(container_event(before, "start", []));
     }
@@ -110,6 +115,7 @@ fn failed_to_start(now: &Observed) -> bool {
 
 fn ended(before: &Before, exit: &Exit, started_at: Option<OffsetDateTime>) -> Vec<Told> {
     let mut told: Vec<Told> = network_event(before, "disconnect").into_iter().collect();
+    told.extend(before.volumes.iter().map(|mount| volume_unmounted(before, mount)));
     // A kill that was reported while it ran has been told then.
     if exit.oom_killed && before.oom_kills == 0 {
         told.push(container_event(before, "oom", []));
@@ -131,6 +137,27 @@ fn container_event<const N: usize>(
     attributes.insert("name".to_owned(), before.name.as_str().to_owned());
     attributes.extend(more.map(|(key, value)| (key.to_owned(), value)));
     Told { kind: EventKind::Container, action: action.into(), actor: before.id.as_str().to_owned(), attributes }
+}
+
+fn volume_mounted(before: &Before, mount: &VolumeMount) -> Told {
+    let more = [
+        ("container", before.id.to_string()),
+        ("destination", mount.path.clone()),
+        ("propagation", String::new()),
+        ("read/write", (!mount.read_only).to_string()),
+    ];
+    volume_event(&mount.name, "mount", more)
+}
+
+fn volume_unmounted(before: &Before, mount: &VolumeMount) -> Told {
+    volume_event(&mount.name, "unmount", [("container", before.id.to_string())])
+}
+
+/// dockerd names a volume by its name, in this place too.
+pub(crate) fn volume_event<const N: usize>(name: &VolumeName, action: &'static str, more: [(&str, String); N]) -> Told {
+    let mut attributes: BTreeMap<_, _> = more.map(|(key, value)| (key.to_owned(), value)).into();
+    attributes.insert("driver".to_owned(), "local".to_owned());
+    Told { kind: EventKind::Volume, action: action.into(), actor: name.to_string(), attributes }
 }
 
 fn network_event(before: &Before, action: &'static str) -> Option<Told> {
@@ -166,6 +193,8 @@ mod tests {
             oom_kills: 0,
             health: None,
             network: None,
+            volumes: Vec::new(),
+            auto_remove: false,
         }
     }
 
@@ -223,6 +252,28 @@ mod tests {
         let mut killed = now(1, 0, Phase::Exited);
         killed.exit = killed.exit.map(|exit| Exit { oom_killed: true, ..exit });
         assert_eq!(actions(&start, &killed), ["connect", "start", "disconnect", "oom", "die"]);
+        start.volumes = vec![VolumeMount {
+            volume: model::VolumeId::from_bytes([3; 32]),
+            name: "sv1".parse().expect("a name"),
+            backing: model::VolumeBacking::Directory,
+            path: "/data".into(),
+            subpath: String::new(),
+            read_only: false,
+            no_copy: false,
+            anonymous: false,
+            shown_mode: "z".into(),
+        }];
+        let told = history(&start, &killed);
+        let order: Vec<&str> = told.iter().map(|told| told.action.as_ref()).collect();
+        assert_eq!(
+            order,
+            ["mount", "connect", "start", "disconnect", "unmount", "oom", "die"],
+            "as dockerd tells them"
+        );
+        let text: Vec<String> = told[0].attributes.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let container = format!("container={}", start.id);
+        assert_eq!(text, [&container, "destination=/data", "driver=local", "propagation=", "read/write=true"]);
+        assert_eq!((told[0].actor.as_str(), told[4].attributes.len()), ("sv1", 2));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use contract::host::{ContainerReport, HostReport};
 use model::{
     ContainerId, Desired, Error, HEALTH_LOG_ENTRIES, Health, HealthProbe, HealthStatus, HostId, Observed, Phase,
-    Progress, ProjectId, RestartPolicy, Result,
+    Progress, ProjectId, RestartPolicy, Result, VolumeId, VolumeMount,
 };
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
@@ -18,9 +18,10 @@ use uuid::Uuid;
 use crate::{
     Store,
     hosts::note_seen,
-    report_history::{Before, Told, history, run_is_over},
+    report_history::{Before, Told, history, run_is_over, volume_event},
     store_error,
     stored::{number, parsed},
+    volumes::{lock_volumes, remove_unused_volumes},
 };
 
 /// Longest text of a host that is kept.
@@ -33,6 +34,8 @@ pub struct Recorded {
     pub containers: BTreeSet<ContainerId>,
     /// Projects with new events.
     pub projects: BTreeSet<ProjectId>,
+    /// The host itself has something to do because of it.
+    pub has_more_to_do: bool,
 }
 
 impl Store {
@@ -42,12 +45,20 @@ impl Store {
     /// `Forbidden` if there is no such host any more.
     pub async fn record_report(&self, host: HostId, report: &HostReport) -> Result<Recorded> {
         let newest = newest(&report.containers);
+        if !report.removed_volumes.is_empty() {
+            self.volumes_gone(host, &report.removed_volumes).await?;
+        }
         if newest.is_empty() {
             self.host_seen(host, report.capacity).await?;
             return Ok(Recorded::default());
         }
         let mut tx = self.service_tx().await?;
         let known = lock_containers(tx.connection(), host, &newest).await?;
+        let removed = |id: &ContainerId| newest.get(id).is_some_and(|now| now.progress.phase == Phase::Removed);
+        let going = known.iter().filter(|(_, before)| before.auto_remove && removed(&before.id));
+        let made_for = going.map(|(project, before)| (*project, anonymous_volumes(before))).collect::<Vec<_>>();
+        // Before the hosts, which the next statement locks.
+        lock_volumes(tx.connection(), &made_for.iter().flat_map(|(_, ids)| ids).cloned().collect::<Vec<_>>()).await?;
         let moved = move_forward(tx.connection(), host, &newest).await?;
         let mut events = BTreeMap::<ProjectId, Vec<Told>>::new();
         let (mut over, mut gone) = (Vec::new(), Vec::new());
@@ -66,13 +77,35 @@ impl Store {
         }
         free_ports(tx.connection(), over).await?;
         free_endpoints(tx.connection(), &gone).await?;
+        let mut has_more_to_do = false;
+        for (project, volumes) in made_for {
+            for removed in remove_unused_volumes(tx.connection(), &volumes).await? {
+                events.entry(project).or_default().push(volume_event(&removed.name, "destroy", []));
+                has_more_to_do = true;
+            }
+        }
         note_seen(tx.connection(), host, report.capacity).await?;
         for (project, told) in &events {
             append(tx.connection(), *project, told).await?;
         }
         tx.commit().await?;
-        Ok(Recorded { containers: moved, projects: events.into_keys().collect() })
+        Ok(Recorded { containers: moved, projects: events.into_keys().collect(), has_more_to_do })
     }
+
+    /// Nothing is left of these on their host.
+    async fn volumes_gone(&self, host: HostId, volumes: &[VolumeId]) -> Result<()> {
+        let ids: Vec<String> = volumes.iter().map(|id| id.as_str().to_owned()).collect();
+        sqlx::query!("DELETE FROM volumes WHERE id = ANY($1) AND host_id = $2 AND removing", &ids, host.0)
+            .execute(self.pool())
+            .await
+            .map_err(store_error)?;
+        Ok(())
+    }
+}
+
+/// The volumes that were made for a container.
+fn anonymous_volumes(before: &Before) -> Vec<VolumeId> {
+    before.volumes.iter().filter(|mount| mount.anonymous).map(|mount| mount.volume.clone()).collect()
 }
 
 /// The furthest observation of each container; of two equal ones the later.
@@ -100,6 +133,8 @@ async fn lock_containers(
                coalesce(c.spec->>'image', '') AS "image!",
                coalesce(c.spec->'labels', '{}') AS "labels!: Json<BTreeMap<String, String>>",
                c.spec->'restart' AS "restart: Json<RestartPolicy>",
+               coalesce(c.spec->'volumes', '[]') AS "volumes!: Json<Vec<VolumeMount>>",
+               coalesce((c.spec->>'auto_remove')::boolean, false) AS "auto_remove!",
                e.network_id AS "network_id?", n.name AS "network_name?"
            FROM containers c
            LEFT JOIN endpoints e ON e.container_id = c.id
@@ -142,6 +177,8 @@ async fn lock_containers(
                     (Some(id), Some(name)) => Some((parsed(&id)?, name)),
                     _ => None,
                 },
+                volumes: row.volumes.0,
+                auto_remove: row.auto_remove,
             };
             Ok((ProjectId(row.project_id), before))
         })

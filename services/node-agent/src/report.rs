@@ -96,7 +96,7 @@ impl Reports {
                 .into_iter()
                 .filter_map(|id| Some(ContainerReport { observed: book.latest.get(&id)?.clone(), id }))
                 .collect();
-            HostReport { generation: book.generation, capacity, containers }
+            HostReport { generation: book.generation, capacity, containers, removed_volumes: Vec::new() }
         })
     }
 

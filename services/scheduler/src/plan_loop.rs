@@ -31,9 +31,14 @@ pub(crate) struct PlanLoop {
 #[derive(Default)]
 struct Decided {
     placed: BTreeMap<ContainerId, HostId>,
-    explained: BTreeMap<ContainerId, String>,
+    explained: BTreeMap<ContainerId, Error>,
     /// There may be more than this round looked at.
     more: bool,
+}
+
+/// What no change of the fleet will help is a conflict, the rest may come right.
+fn explained(why: &planner::Explanation) -> Error {
+    if why.is_lasting() { Error::Conflict(why.to_string()) } else { Error::NoCapacity(why.to_string()) }
 }
 
 impl PlanLoop {
@@ -75,7 +80,7 @@ impl PlanLoop {
                 self.bus.publish(&Topic::Host(host));
             }
             self.note(&plan, placed.len());
-            let explained = plan.unplaced.into_iter().map(|(id, why)| (id, why.to_string())).collect();
+            let explained = plan.unplaced.into_iter().map(|(id, why)| (id, explained(&why))).collect();
             let more = i64::try_from(snapshot.unplaced.len()).is_ok_and(|n| n >= PLANNED_AT_ONCE) && !placed.is_empty();
             return Ok(Decided { placed, explained, more });
         }
@@ -99,7 +104,7 @@ impl PlanLoop {
             if let Some(host) = decided.placed.get(&waiter.container) {
                 waiter.answer(Ok(*host));
             } else if let Some(why) = decided.explained.get(&waiter.container) {
-                waiter.answer(Err(Error::NoCapacity(why.clone())));
+                waiter.answer(Err(why.clone()));
             } else {
                 unknown.push(waiter);
             }

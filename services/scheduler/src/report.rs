@@ -32,6 +32,9 @@ pub(crate) async fn report(
     for container in recorded.containers {
         state.bus.publish(&Topic::Container(container));
     }
+    if recorded.has_more_to_do {
+        state.bus.publish(&Topic::Host(host));
+    }
     for project in recorded.projects {
         state.bus.publish(&Topic::Project(project));
     }

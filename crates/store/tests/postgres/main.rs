@@ -5,6 +5,7 @@ mod events;
 mod plans;
 mod reports;
 mod row_level_security;
+mod volumes;
 
 use store::Store;
 use testkit::{Database, Postgres, Seed};

@@ -54,7 +54,7 @@ impl Fixture {
 
     async fn report_of(&self, host: HostId, id: ContainerId, observed: Observed) -> model::Result<Recorded> {
         let containers = vec![ContainerReport { id, observed }];
-        let report = HostReport { generation: 1, capacity: room_for(5), containers };
+        let report = HostReport { generation: 1, capacity: room_for(5), containers, ..HostReport::default() };
         self.store.record_report(host, &report).await
     }
 
@@ -166,7 +166,7 @@ async fn a_removal_leaves_a_row_for_those_who_wait_and_nothing_else() {
         ContainerReport { id: f.container.clone(), observed: at(1, 0, Phase::Exited) },
         ContainerReport { id: ContainerId::from_bytes([9; 32]), observed: at(1, 0, Phase::Running) },
     ];
-    let report = HostReport { generation: 1, capacity: room_for(5), containers: batch };
+    let report = HostReport { generation: 1, capacity: room_for(5), containers: batch, ..HostReport::default() };
     f.store.record_report(f.host, &report).await.expect("unknown containers are passed over");
     f.report(at(1, 0, Phase::Removed)).await;
     assert_eq!(f.told().await, ["connect", "start", "disconnect", "die", "destroy"]);
@@ -252,7 +252,7 @@ async fn any_report_is_a_sign_of_life_and_tells_the_capacity() {
         .execute(f.seed.pool())
         .await
         .expect("late");
-    let report = HostReport { generation: 1, capacity: room_for(7), containers: Vec::new() };
+    let report = HostReport { generation: 1, capacity: room_for(7), ..HostReport::default() };
     f.store.record_report(f.host, &report).await.expect("recorded");
     let hosts = f.store.hosts().await.expect("hosts");
     assert_eq!((hosts[0].condition, hosts[0].capacity), (model::HostCondition::Ready, room_for(7)));

@@ -82,6 +82,8 @@ async fn fill(seed: &testkit::Seed) -> SeededProject {
         "WITH b AS (INSERT INTO blobs (digest, size_bytes) VALUES ($2, 1) RETURNING digest) INSERT INTO image_layers SELECT $1::text::uuid, i.id, 0, b.digest FROM images i, b WHERE project_id = $1::text::uuid",
         "INSERT INTO execs (id, project_id, container_id, spec) VALUES ($2, $1::text::uuid, $2, '{}')",
         "INSERT INTO events (project_id, sequence, kind, action, actor_id, attributes, at) VALUES ($1::text::uuid, 1, 'container', 'create', $2, '{}', now())",
+        "INSERT INTO volumes (id, project_id, name, backing, anonymous) VALUES ($2, $1::text::uuid, 'same', '{\"kind\":\"directory\"}', false)",
+        "INSERT INTO container_volumes (container_id, volume_id, project_id) VALUES ($2, $2, $1::text::uuid)",
     ];
     for statement in statements {
         sqlx::query(statement)

@@ -219,7 +219,9 @@ fn passes(filters: &Filters, event: &Event) -> bool {
     };
     let image = match event.kind {
         EventKind::Image => name,
-        EventKind::Container | EventKind::Network => event.attributes.get("image").map_or("", String::as_str),
+        EventKind::Container | EventKind::Network | EventKind::Volume => {
+            event.attributes.get("image").map_or("", String::as_str)
+        }
     };
     let image_fits = |wanted: &str| event.actor_id == wanted || image == wanted || without_tag(image) == wanted;
     BY_NAME.iter().all(|kind| by_name(kind))

@@ -101,7 +101,7 @@ mod tests {
             (id(3), None),
         ]);
         let containers = vec![container(1, run), container(4, Desired::Created)];
-        let delta = HostDelta { generation: 5, full: false, containers, networks: Vec::new() };
+        let delta = HostDelta { generation: 5, full: false, containers, ..HostDelta::default() };
         assert_eq!(shown(&diff(5, &known, &delta).expect("taken")), ["retarget 01", "keep 04"]);
         let full = HostDelta { full: true, ..delta };
         assert_eq!(
@@ -114,7 +114,7 @@ mod tests {
     fn what_did_not_change_is_left_alone() {
         let known = BTreeMap::from([(id(1), Some(container(1, Desired::Created)))]);
         let containers = vec![container(1, Desired::Created)];
-        let delta = HostDelta { generation: 1, full: true, containers, networks: Vec::new() };
+        let delta = HostDelta { generation: 1, full: true, containers, ..HostDelta::default() };
         assert!(diff(0, &known, &delta).expect("taken").is_empty());
     }
 

@@ -77,7 +77,13 @@ impl Control {
         let mut generation = self.0.generation.lock().expect("lock");
         *generation += 1;
         let networks = self.0.networks.lock().expect("lock").clone();
-        let delta = HostDelta { generation: *generation, full: false, containers: vec![container], networks };
+        let delta = HostDelta {
+            generation: *generation,
+            full: false,
+            containers: vec![container],
+            networks,
+            ..HostDelta::default()
+        };
         let _ = self.0.deltas.send(delta);
     }
 
@@ -155,6 +161,7 @@ async fn plan(State(control): State<Control>, caller: Caller) -> Response {
         full: true,
         containers: control.0.plan.lock().expect("lock").values().cloned().collect(),
         networks: control.0.networks.lock().expect("lock").clone(),
+        volumes: Vec::new(),
     };
     let line = |delta: &HostDelta| format!("{}\n", serde_json::to_string(delta).expect("is JSON"));
     let begin = (Some(line(&first)), deltas);

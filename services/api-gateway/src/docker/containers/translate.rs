@@ -87,6 +87,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         resources: resources::resources(host, &mut warnings)?,
         security: policy::security(host)?,
         tmpfs: mounts::tmpfs(host)?,
+        volumes: Vec::new(),
         init: host.init.unwrap_or(false),
         log: log(host)?,
         network_none: host.network_mode == "none" || config.network_disabled,
