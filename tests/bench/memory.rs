@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, thread, time::Duration};
 
-use crate::peer::Peer;
+use crate::{daemons, peer::Peer};
 
 #[derive(Clone, Copy, Default)]
 struct Usage {
@@ -11,32 +11,10 @@ struct Usage {
     pss_kib: i64,
 }
 
-const DAEMONS: [&str; 9] = [
-    "api-gateway",
-    "image-svc",
-    "scheduler",
-    "node-agent",
-    "netd",
-    "wharfage-shim",
-    "dockerd",
-    "containerd",
-    "containerd-shim",
-];
-
 /// Sum over all of our (or dockerd's) processes.
 fn total(peer: &Peer) -> Usage {
     let mut usage = Usage::default();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let path = entry.path();
-        let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        let comm = comm.trim();
-        let dockers = comm.starts_with("dockerd") || comm.starts_with("containerd");
-        if !DAEMONS.iter().any(|d| d.starts_with(comm) || comm.starts_with(d))
-            || comm.is_empty()
-            || dockers != (peer.name == "dockerd")
-        {
-            continue;
-        }
+    for path in daemons::of(peer) {
         let rollup = fs::read_to_string(path.join("smaps_rollup")).unwrap_or_default();
         let fields: BTreeMap<&str, i64> = rollup
             .lines()

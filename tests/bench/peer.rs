@@ -1,6 +1,8 @@
 //! One Docker endpoint under measurement: the same CLI and the same REST calls for everybody.
 
 use std::{
+    io::Write as _,
+    net::TcpStream,
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -10,12 +12,24 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Rest, Suite, unique};
 
+use crate::wire::Wire;
+
+/// A stream somebody watches until it is dropped.
+pub(crate) struct Watcher(TcpStream);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.shutdown(std::net::Shutdown::Both).ok();
+    }
+}
+
 /// An endpoint.
 pub(crate) struct Peer {
     /// Column title.
     pub name: &'static str,
     host: String,
     config: Option<String>,
+    token: Option<String>,
     rest: Rest,
 }
 
@@ -25,6 +39,7 @@ impl Peer {
             name: "Wharfage",
             host: suite.var("DOCKER_HOST").to_owned(),
             config: Some(suite.var("DOCKER_CONFIG").to_owned()),
+            token: Some(suite.var("WHARFAGE_TOKEN").to_owned()),
             rest: suite.rest(),
         }
     }
@@ -34,6 +49,7 @@ impl Peer {
             name,
             host: format!("tcp://127.0.0.1:{port}"),
             config: None,
+            token: None,
             rest: Rest::to(&format!("http://127.0.0.1:{port}"), None),
         }
     }
@@ -63,8 +79,11 @@ impl Peer {
     }
 
     fn create(&self, name: &str, command: &[&str]) -> String {
-        let body = json!({"Image": "busybox", "Cmd": command});
-        let reply = self.rest.post(&format!("/v1.41/containers/create?name={name}"), &body);
+        self.create_from(name, &json!({"Image": "busybox", "Cmd": command}))
+    }
+
+    pub(crate) fn create_from(&self, name: &str, body: &Value) -> String {
+        let reply = self.rest.post(&format!("/v1.41/containers/create?name={name}"), body);
         assert_eq!(reply.status, 201, "{}: {reply:?}", self.name);
         reply.json()["Id"].as_str().expect("an id").to_owned()
     }
@@ -75,7 +94,7 @@ impl Peer {
         serde_json::from_str(&reply.body).unwrap_or(Value::Null)
     }
 
-    fn start(&self, id: &str) {
+    pub(crate) fn start(&self, id: &str) {
         self.call("POST", &format!("/containers/{id}/start"));
     }
 
@@ -135,13 +154,77 @@ impl Peer {
         rate
     }
 
+    /// Whole lives a second, so many at a time.
+    pub(crate) fn cycle_rate(&self, count: usize, in_flight: usize) -> f64 {
+        let next = AtomicUsize::new(0);
+        let began = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..in_flight {
+                scope.spawn(|| {
+                    while next.fetch_add(1, Ordering::Relaxed) < count {
+                        self.cycle();
+                    }
+                });
+            }
+        });
+        count as f64 / began.elapsed().as_secs_f64()
+    }
+
     pub(crate) fn create_many(&self, count: usize) -> Vec<String> {
         (0..count).map(|_| self.create(&unique("bench-list"), &["true"])).collect()
     }
 
-    pub(crate) fn list_all(&self, at_least: usize) {
-        let list = self.call("GET", "/containers/json?all=1");
-        assert!(list.as_array().is_some_and(|list| list.len() >= at_least), "{}: a short list", self.name);
+    /// The list's bytes: what the client makes of them is not the peer's.
+    pub(crate) fn list_all(&self, wire: &mut Wire) -> Vec<u8> {
+        let (status, list) = wire.request("GET", "/v1.41/containers/json?all=1", "");
+        assert_eq!(status, 200, "{}: list", self.name);
+        list
+    }
+
+    /// A connection of its own.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::open(self.host.trim_start_matches("tcp://"), self.token.as_deref())
+    }
+
+    /// `true` run in a container, attached, by REST.
+    pub(crate) fn exec_attached(&self, container: &str) {
+        let asked = json!({"Cmd": ["true"], "AttachStdout": true, "AttachStderr": true}).to_string();
+        let (status, reply) = self.wire().request("POST", &format!("/v1.41/containers/{container}/exec"), &asked);
+        assert_eq!(status, 201, "{}: exec", self.name);
+        let reply: Value = serde_json::from_slice(&reply).expect("JSON");
+        let path = format!("/v1.41/exec/{}/start", reply["Id"].as_str().expect("an id"));
+        assert_eq!(self.wire().hijack(&path, r#"{"Detach":false,"Tty":false}"#), b"", "{}: true is silent", self.name);
+    }
+
+    pub(crate) fn wait(&self, id: &str) {
+        self.call("POST", &format!("/containers/{id}/wait"));
+    }
+
+    /// A `stats` stream; it ends when it is dropped.
+    pub(crate) fn open_stats(&self, id: &str) -> Watcher {
+        let mut stream = TcpStream::connect(self.host.trim_start_matches("tcp://")).expect("the peer listens");
+        let token = self.token.as_deref().unwrap_or_default();
+        let head = format!(
+            "GET /v1.41/containers/{id}/stats HTTP/1.1\r\nHost: docker\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("the peer reads");
+        let mut reading = stream.try_clone().expect("a file descriptor");
+        // Somebody must take what comes, or the peer would be held back and seem cheap.
+        thread::spawn(move || std::io::copy(&mut reading, &mut std::io::sink()));
+        Watcher(stream)
+    }
+
+    /// Bytes of stdout in the log, without frames.
+    pub(crate) fn log_bytes(&self, id: &str) -> u64 {
+        let (status, log) = self.wire().request("GET", &format!("/v1.41/containers/{id}/logs?stdout=1"), "");
+        assert_eq!(status, 200, "{}: logs", self.name);
+        let (mut rest, mut payload) = (log.as_slice(), 0);
+        while let Some((head, after)) = rest.split_first_chunk::<8>() {
+            let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+            payload += u64::from(length);
+            rest = &after[length as usize..];
+        }
+        payload
     }
 
     pub(crate) fn remove_many(&self, ids: &[String]) {
