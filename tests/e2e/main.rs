@@ -8,6 +8,7 @@ mod lifecycle;
 mod network;
 mod openapi;
 mod options;
+mod pause;
 mod platform;
 mod streams;
 mod tenancy;

@@ -69,6 +69,14 @@ pub struct KillRequest {
     pub signal: i32,
 }
 
+/// `POST {CONTAINERS}/{id}/freeze`: nothing in it runs until it is thawed, or thaws it. Answered when the
+/// kernel has done it; the report of it follows. 409 if it does not run or is frozen already.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FreezeRequest {
+    /// Freeze, or thaw.
+    pub frozen: bool,
+}
+
 /// `POST {CONTAINERS}/{id}/resize` and `POST {EXECS}/{id}/resize`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ResizeRequest {

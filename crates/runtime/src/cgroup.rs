@@ -1,5 +1,8 @@
 //! The cgroup of a container, on v1 (one directory per controller) and v2 (one directory): who is in
-//! it, whether the OOM killer was, ending everything in it, and removing what a dead runtime left.
+//! it, whether the OOM killer was, freezing it, ending everything in it, and removing what a dead
+//! runtime left.
+
+mod freezer;
 
 use std::{
     fs, io,
@@ -12,6 +15,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+pub use freezer::{freeze, is_frozen, thaw};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -141,7 +146,7 @@ fn children(dir: &Path) -> Vec<PathBuf> {
     entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
 }
 
-/// SIGKILL to everything in the cgroup; returns how many processes were hit.
+/// SIGKILL to everything in the cgroup, frozen or not; returns how many processes were hit.
 pub fn kill_all(cgroup_path: &str) -> usize {
     if is_unified() {
         let file = Path::new(ROOT).join(cgroup_path.trim_start_matches('/')).join("cgroup.kill");
@@ -156,6 +161,10 @@ pub fn kill_all(cgroup_path: &str) -> usize {
             // ESRCH: it went by itself.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+    }
+    // In the old freezer even SIGKILL waits; it is there first, so nothing runs on.
+    if !pids.is_empty() && is_frozen(cgroup_path) {
+        let _ = thaw(cgroup_path);
     }
     pids.len()
 }

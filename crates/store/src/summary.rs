@@ -10,8 +10,10 @@ use crate::{
 /// What a project has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProjectSummary {
-    /// Containers that run.
+    /// Containers that run and are not paused.
     pub running: i64,
+    /// Containers that are paused.
+    pub paused: i64,
     /// Containers that do not.
     pub stopped: i64,
     /// Images.
@@ -34,7 +36,8 @@ impl ProjectTx {
     /// Postgres does not answer.
     pub async fn summary(&mut self) -> Result<ProjectSummary> {
         let row = sqlx::query!(
-            r#"SELECT count(*) FILTER (WHERE observed_phase = $2) AS "running!",
+            r#"SELECT count(*) FILTER (WHERE observed_phase = $2 AND NOT paused) AS "running!",
+                   count(*) FILTER (WHERE observed_phase = $2 AND paused) AS "paused!",
                    count(*) FILTER (WHERE observed_phase <> $2) AS "stopped!",
                    (SELECT count(*) FROM images WHERE project_id = $1) AS "images!"
                FROM containers WHERE project_id = $1 AND desired_state <> 'removed'"#,
@@ -44,7 +47,7 @@ impl ProjectTx {
         .fetch_one(self.connection())
         .await
         .map_err(store_error)?;
-        Ok(ProjectSummary { running: row.running, stopped: row.stopped, images: row.images })
+        Ok(ProjectSummary { running: row.running, paused: row.paused, stopped: row.stopped, images: row.images })
     }
 
     /// How many containers were made from each image; images without one are left out.

@@ -15,7 +15,8 @@ use chassis::{
     http,
 };
 use contract::agent::{
-    ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, KillRequest, LogsQuery, ResizeRequest, TopReply,
+    ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, FreezeRequest, KillRequest, LogsQuery, ResizeRequest,
+    TopReply,
 };
 use model::{ContainerId, Error, ExecId, Result};
 use runtime::protocol::Request as ShimRequest;
@@ -24,6 +25,7 @@ use utoipa::{IntoParams, OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    freezer,
     host::SharedHost,
     keeper::{Handle, Message, signal_number},
     reconcile::Fleet,
@@ -53,6 +55,7 @@ fn routes() -> OpenApiRouter<AgentState> {
         .routes(routes!(attach_container))
         .routes(routes!(read_logs))
         .routes(routes!(kill_container))
+        .routes(routes!(freeze_container))
         .routes(routes!(resize_container))
         .routes(routes!(top_container))
         .routes(routes!(read_stats))
@@ -143,6 +146,26 @@ async fn kill_container(
         keeper.tell(Message::EndedByUser);
     }
     shims::tell(&state.host.places.run_dir(&keeper.id), &ShimRequest::Signal { signal }).await?;
+    if (signal == 9 || signal == stop_signal) && keeper.observed().borrow().paused {
+        // As dockerd does: what shall end it wakes it up. It may have been woken by somebody else.
+        let _ = freezer::set(&state.host, &keeper, false).await;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Freeze or thaw its processes.
+#[utoipa::path(
+    post, path = "/containers/v1/{id}/freeze", tag = "containers",
+    params(("id" = String, Path, description = "Container")), request_body = FreezeRequest,
+    responses((status = 204, description = "Done"), (status = 404, description = "No such container"), (status = 409, description = "It does not run, or is frozen already"))
+)]
+async fn freeze_container(
+    State(state): State<AgentState>,
+    Path(id): Path<String>,
+    request: std::result::Result<Json<FreezeRequest>, JsonRejection>,
+) -> Answer<StatusCode> {
+    let keeper = state.container(&id)?;
+    freezer::set(&state.host, &keeper, body(request)?.frozen).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

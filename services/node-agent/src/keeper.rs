@@ -9,6 +9,7 @@ mod restart;
 mod start;
 
 pub(crate) use effects::signal_number;
+pub(crate) use machine::Event;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +17,7 @@ use std::{
 };
 
 use contract::host::{PlannedContainer, PlannedNetwork};
-use machine::{Busy, Effect, Event, State, Wanted, step};
+use machine::{Busy, Effect, State, Wanted, step};
 use model::{ContainerId, Desired, Observed, Progress};
 use tokio::{
     sync::{mpsc, watch},
@@ -47,6 +48,8 @@ pub(crate) struct Handle {
     observed: watch::Receiver<Observed>,
     plan: Arc<Mutex<Option<PlannedContainer>>>,
     pub(crate) hub: Arc<Hub>,
+    /// Held by whoever freezes or thaws it: the kernel and what is told of it change in the same order.
+    pub(crate) freezing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {
@@ -97,6 +100,7 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwor
         observed: watch,
         plan: plan.clone(),
         hub: hub.clone(),
+        freezing: Arc::default(),
     };
     let keeper = Keeper {
         id: entry.id,

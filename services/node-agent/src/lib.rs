@@ -15,6 +15,7 @@ mod api;
 pub mod config;
 mod discard;
 mod files;
+mod freezer;
 mod host;
 mod identity;
 mod image;

@@ -5,7 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use contract::agent::{AttachQuery, ExecStart, ExecState, KillRequest, LogsQuery, STREAM_PROTOCOL, TopReply};
+use contract::agent::{
+    AttachQuery, ExecStart, ExecState, FreezeRequest, KillRequest, LogsQuery, STREAM_PROTOCOL, TopReply,
+};
 use model::{ContainerId, Desired, Error, ExecId, Phase, RestartPolicy};
 use support::{World, busybox, frames, program, shell, text};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -473,4 +475,34 @@ impl Drop for Netd {
 
 fn ip(arguments: &[&str]) -> bool {
     std::process::Command::new("ip").args(arguments).status().is_ok_and(|s| s.success())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_container_is_still_paused_for_the_next_agent() {
+    let mut world = World::begin("pause").await;
+    let image = busybox(&world.control);
+    let container = shell(&image, "while :; do sleep 0.05; done");
+    let id = container.id.clone();
+    world.control.want(container);
+    world.control.want_state(&id, Desired::Running { run: 1 });
+    world.control.until_phase(&id, 1, Phase::Running).await;
+    let path = format!("/containers/v1/{id}/freeze");
+    let freeze = |frozen| FreezeRequest { frozen };
+    world.gateway().post::<_, ()>(&path, &freeze(true)).await.expect("freezes");
+    let told = world.control.until(&id, "paused", |o| o.paused).await;
+    assert_eq!(told.revision, 1);
+    let twice = world.gateway().post::<_, ()>(&path, &freeze(true)).await;
+    assert_eq!(twice, Err(Error::Conflict(format!("Container {id} is already paused"))));
+    world.kill_agent();
+    world.start_agent().await;
+    let adopted = world.control.until(&id, "paused after a restart", |o| o.paused).await;
+    assert_eq!((adopted.revision, adopted.progress.phase), (1, Phase::Running));
+    world.gateway().post::<_, ()>(&path, &freeze(false)).await.expect("thaws");
+    world.control.until(&id, "running on", |o| !o.paused && o.revision == 2).await;
+
+    // A stop wakes up who is frozen; the grace time is not waited out in the freezer.
+    world.gateway().post::<_, ()>(&path, &freeze(true)).await.expect("freezes");
+    world.control.want_state(&id, Desired::Stopped { run: 1, signal: "SIGKILL".into(), timeout_s: 30 });
+    let ended = world.control.until_phase(&id, 1, Phase::Exited).await;
+    assert_eq!((ended.exit.map(|e| e.code), ended.paused), (Some(137), false));
 }

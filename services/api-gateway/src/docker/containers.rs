@@ -11,6 +11,7 @@ mod inspect;
 mod list;
 mod logs;
 mod names;
+mod pause;
 mod publish;
 pub(crate) mod recorded;
 mod remove;
@@ -46,6 +47,8 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(stop::stop))
         .routes(routes!(stop::restart))
         .routes(routes!(stop::kill))
+        .routes(routes!(pause::pause))
+        .routes(routes!(pause::unpause))
         .routes(routes!(wait::wait))
         .routes(routes!(rename::rename))
         .routes(routes!(remove::remove))

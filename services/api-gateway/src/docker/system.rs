@@ -172,9 +172,9 @@ async fn info(State(gateway): State<Gateway>, Project(scope): Project) -> Docker
 fn counted(project: &str, has: ProjectSummary, fleet: FleetCapacity, now: &str) -> [(String, Value); 9] {
     [
         ("ID", json!(project)),
-        ("Containers", json!(has.running + has.stopped)),
+        ("Containers", json!(has.running + has.paused + has.stopped)),
         ("ContainersRunning", json!(has.running)),
-        ("ContainersPaused", json!(0)),
+        ("ContainersPaused", json!(has.paused)),
         ("ContainersStopped", json!(has.stopped)),
         ("Images", json!(has.images)),
         ("NCPU", json!(fleet.nano_cpus.0 / 1_000_000_000)),

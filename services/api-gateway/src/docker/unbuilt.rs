@@ -38,8 +38,6 @@ const UNBUILT: &[Operation] = &[
     (Get, "/containers/{id}/changes", "ContainerChanges", "Container"),
     (Get, "/containers/{id}/export", "ContainerExport", "Container"),
     (Post, "/containers/{id}/update", "ContainerUpdate", "Container"),
-    (Post, "/containers/{id}/pause", "ContainerPause", "Container"),
-    (Post, "/containers/{id}/unpause", "ContainerUnpause", "Container"),
     (Get, "/containers/{id}/attach/ws", "ContainerAttachWebsocket", "Container"),
     (Head, "/containers/{id}/archive", "ContainerArchiveInfo", "Container"),
     (Get, "/containers/{id}/archive", "ContainerArchive", "Container"),

@@ -52,7 +52,11 @@ async fn take_over(task: &Task, of: Progress, state: &ShimState, mut shim: Shim)
     }
     start::watch(task.clone(), of, shim);
     let started = state.started_at_ns.map(i128::from).and_then(|ns| OffsetDateTime::from_unix_timestamp_nanos(ns).ok());
-    Event::Started { pid: state.pid.unwrap_or_default(), started_at: started.unwrap_or(OffsetDateTime::UNIX_EPOCH) }
+    Event::Started {
+        pid: state.pid.unwrap_or_default(),
+        started_at: started.unwrap_or(OffsetDateTime::UNIX_EPOCH),
+        frozen: cgroup::is_frozen(&task.host.cgroup_path(&task.id)),
+    }
 }
 
 /// No shim: the exit record tells, or the run is ended here and now.

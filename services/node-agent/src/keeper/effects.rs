@@ -14,6 +14,7 @@ use super::{
     start,
 };
 use crate::{
+    freezer,
     host::SharedHost,
     rootfs::{self, Rootfs},
     shims,
@@ -81,10 +82,18 @@ impl Keeper {
             tracing::warn!(container = %self.id, signal, "unknown stop signal: SIGKILL instead");
             return self.kill_all();
         };
-        let (run_dir, id) = (self.host.places.run_dir(&self.id), self.id.clone());
+        let (host, id, outbox) = (self.host.clone(), self.id.clone(), self.outbox.clone());
+        let paused_run = self.state.observed.paused.then_some(self.state.observed.progress);
         tokio::spawn(async move {
-            if let Err(error) = shims::tell(&run_dir, &Request::Signal { signal }).await {
+            if let Err(error) = shims::tell(&host.places.run_dir(&id), &Request::Signal { signal }).await {
                 tracing::info!(container = %id, %error, "the stop signal found nobody");
+            }
+            // As dockerd does: the signal first, then whoever was frozen wakes up to it.
+            if let Some(of) = paused_run
+                && freezer::thaw(&host, &id).await.is_ok()
+                && let Some(outbox) = outbox.upgrade()
+            {
+                let _ = outbox.send(Message::OfRun(of, Event::Frozen(false)));
             }
         });
     }

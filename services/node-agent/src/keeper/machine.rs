@@ -96,7 +96,11 @@ pub(crate) enum Event {
     Started {
         pid: u32,
         started_at: OffsetDateTime,
+        /// The kernel has it frozen: it was paused before this agent.
+        frozen: bool,
     },
+    /// Its processes were frozen, or thawed.
+    Frozen(bool),
     /// PID 1 ended, or could not be started (then `started_at` is `None`).
     Exited {
         exit: Exit,
@@ -175,9 +179,17 @@ impl State {
         self.advance(Progress { phase, ..self.observed.progress });
     }
 
+    fn frozen(&mut self, frozen: bool) {
+        if self.phase() == Phase::Running && self.observed.paused != frozen {
+            self.observed.paused = frozen;
+            self.observed.revision += 1;
+        }
+    }
+
     fn exited(&mut self, progress: Progress, exit: Exit) {
         self.advance(Progress { phase: Phase::Exited, ..progress });
         self.observed.pid = None;
+        self.observed.paused = false;
         self.observed.exit = Some(exit);
         self.held = true;
         self.ending = Ending::No;
@@ -206,7 +218,7 @@ fn absorb(state: &mut State, wanted: &Wanted, event: Event, now: OffsetDateTime)
             }
         }
         Event::PrepareFailed(cause) => prepare_failed(state, wanted, cause, now),
-        Event::Started { pid, started_at } => {
+        Event::Started { pid, started_at, frozen } => {
             // A short run's end may be told before its start.
             if !state.is_alive() {
                 return None;
@@ -216,7 +228,9 @@ fn absorb(state: &mut State, wanted: &Wanted, event: Event, now: OffsetDateTime)
             state.advance_phase(Phase::Running);
             state.observed.pid = Some(pid);
             state.observed.started_at = Some(started_at);
+            state.frozen(frozen);
         }
+        Event::Frozen(frozen) => state.frozen(frozen),
         Event::Exited { exit, started_at } => {
             if !state.is_alive() {
                 return None;
@@ -250,6 +264,7 @@ fn absorb(state: &mut State, wanted: &Wanted, event: Event, now: OffsetDateTime)
             state.busy = Busy::Idle;
             state.held = false;
             state.observed.pid = None;
+            state.observed.paused = false;
             state.advance_phase(Phase::Removed);
         }
         Event::EndedByUser => state.ended_by_user = true,

@@ -28,7 +28,7 @@ fn exited(code: i32) -> Event {
 }
 
 fn started() -> Event {
-    Event::Started { pid: 7, started_at: NOW }
+    Event::Started { pid: 7, started_at: NOW, frozen: false }
 }
 
 /// Feeds the events and returns the state and every effect in order.
@@ -109,6 +109,20 @@ fn stop_signals_once_and_kills_when_the_grace_is_over() {
     let for_ever = stopped(1, -1);
     let (_, effects) = play(state, &[(&for_ever, Event::Look)]);
     assert_eq!(effects, [Effect::Signal { signal: "SIGTERM".into(), grace: None }]);
+}
+
+#[test]
+fn a_freeze_is_a_revision_and_ends_with_the_run() {
+    let run = running(1);
+    let (state, _) = play(State::new(), &[(&run, Event::Look), (&run, Event::Prepared), (&run, started())]);
+    let (paused, effects) = play(state, &[(&run, Event::Frozen(true)), (&run, Event::Frozen(true))]);
+    assert!(effects.is_empty());
+    assert_eq!((paused.observed.paused, paused.observed.revision), (true, 1));
+    let adopted = Event::Started { pid: 7, started_at: NOW, frozen: true };
+    let (again, _) = play(State { unseen: true, ..paused.clone() }, &[(&run, Event::Look), (&run, adopted)]);
+    assert_eq!((again.observed.paused, again.observed.revision), (true, 1), "an adopted one is as it was");
+    let (over, _) = play(paused, &[(&run, exited(137)), (&run, Event::Frozen(true))]);
+    assert!(!over.observed.paused, "what does not run is not frozen");
 }
 
 #[test]

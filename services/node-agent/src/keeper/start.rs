@@ -98,7 +98,7 @@ pub(super) async fn begin(task: &Task, of: Progress) -> Result<Event, Refusal> {
     match shim.ask(&Request::Start { console_size: None }).await {
         Ok(Reply::Started { pid, started_at_ns }) => {
             watch(task.clone(), of, events);
-            Ok(Event::Started { pid, started_at: instant(started_at_ns) })
+            Ok(Event::Started { pid, started_at: instant(started_at_ns), frozen: false })
         }
         Ok(Reply::Failed { message, exit_code, .. }) => Err((exit_code.unwrap_or(128), message)),
         Ok(other) => Err(host_trouble(format!("the shim answered {other:?}"))),

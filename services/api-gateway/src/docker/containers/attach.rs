@@ -10,7 +10,7 @@ use contract::agent::{ATTACH_WAIT_MAX_MS, AttachQuery, CONTAINERS, ResizeRequest
 use model::{Error, Phase, Result};
 use store::{ContainerRecord, ProjectScope};
 
-use super::recorded;
+use super::{recorded, state};
 use crate::{
     Gateway,
     agents::tenant_error,
@@ -86,6 +86,20 @@ async fn connect(
     mut asked: AttachQuery,
 ) -> Result<(ContainerRecord, reqwest::Upgraded)> {
     let container = gateway.store.project_tx(scope).await?.find_container(reference).await?;
+    // dockerd's words, which differ from those for exec.
+    match state::of(&container) {
+        state::State::Paused => {
+            return Err(Error::Conflict(format!(
+                "container {reference} is paused, unpause the container before attach"
+            )));
+        }
+        state::State::Restarting => {
+            return Err(Error::Conflict(format!(
+                "container {reference} is restarting, wait until the container is running"
+            )));
+        }
+        state::State::Created | state::State::Running | state::State::Exited | state::State::Removing => {}
+    }
     asked.stdin &= container.spec.open_stdin;
     let agent = gateway.agents.of(&container)?;
     let path = format!("{CONTAINERS}/{}/attach", container.id);

@@ -49,12 +49,15 @@ pub(crate) async fn remove(
     let container = tx.lock_container(&reference).await?;
     let running = start::is_started(&container);
     if running && !query.flag("force") {
-        return Err(Error::Conflict(format!(
-            "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
-            container.name,
-            if state::of(&container) == state::State::Restarting { "restarting" } else { "running" },
-        ))
-        .into());
+        let why = match state::of(&container) {
+            state::State::Paused => "paused and must be unpaused first",
+            state::State::Restarting => "restarting: stop the container before removing or force remove",
+            state::State::Created | state::State::Running | state::State::Exited | state::State::Removing => {
+                "running: stop the container before removing or force remove"
+            }
+        };
+        let text = format!("cannot remove container \"/{}\": container is {why}", container.name);
+        return Err(Error::Conflict(text).into());
     }
     let watch = Watch::new(&gateway, scope, &container.id);
     let gone = tx.want_removed(&container.id).await?;

@@ -81,17 +81,17 @@ fn state_object(container: &ContainerRecord) -> Value {
     let state = state::of(container);
     let observed = &container.observed;
     let exit = observed.exit.as_ref();
-    let over = !matches!(state, State::Running);
+    let over = !state.is_alive();
     let error = exit.filter(|_| over).map_or("", |e| e.error.as_str());
     let error = if error.is_empty() { observed.prepare_error.as_deref().unwrap_or_default() } else { error };
     json!({
         "Status": state.as_str(),
         "Running": state.is_running(),
-        "Paused": false,
+        "Paused": state == State::Paused,
         "Restarting": state == State::Restarting,
         "OOMKilled": over && exit.is_some_and(|e| e.oom_killed),
         "Dead": false,
-        "Pid": observed.pid.filter(|_| state == State::Running).unwrap_or(0),
+        "Pid": observed.pid.filter(|_| state.is_alive()).unwrap_or(0),
         "ExitCode": exit.filter(|_| over).map_or(0, |e| e.code),
         "Error": error,
         "StartedAt": instant(observed.started_at),
@@ -170,7 +170,7 @@ fn config(container: &ContainerRecord) -> Value {
 }
 
 fn network_settings(container: &ContainerRecord, version: RequestedVersion) -> Value {
-    let running = state::of(container) == State::Running;
+    let running = state::of(container).is_alive();
     let mut settings = Map::new();
     let mut put = |key: &str, value: Value| settings.insert(key.to_owned(), value);
     let legacy = !version.at_least(52);
@@ -264,7 +264,7 @@ fn port_map(container: &ContainerRecord) -> Value {
 /// One line of the list.
 pub(crate) fn summary(container: &ContainerRecord, version: RequestedVersion, now: OffsetDateTime) -> Value {
     let state = state::of(container);
-    let running = state == State::Running;
+    let running = state.is_alive();
     let mut shown = json!({
         "Id": container.id,
         "Names": [format!("/{}", container.name)],

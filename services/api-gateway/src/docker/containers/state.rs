@@ -1,6 +1,6 @@
 //! Docker's word for how a container is doing, from what is wanted and what was observed. Pure.
 
-use model::{ContainerSpec, Desired, Observed, Phase, RestartPolicy};
+use model::{ContainerSpec, Desired, Error, Observed, Phase, RestartPolicy, Result};
 use store::ContainerRecord;
 use time::OffsetDateTime;
 
@@ -13,6 +13,8 @@ pub(crate) enum State {
     Created,
     /// PID 1 runs.
     Running,
+    /// PID 1 runs, but for being frozen.
+    Paused,
     /// Between two runs that its host makes by itself.
     Restarting,
     /// Over.
@@ -27,15 +29,21 @@ impl State {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Restarting => "restarting",
             Self::Exited => "exited",
             Self::Removing => "removing",
         }
     }
 
-    /// Whether Docker counts it as running: a restarting one is.
+    /// Whether Docker counts it as running: a paused one is, and a restarting one.
     pub(crate) fn is_running(self) -> bool {
-        matches!(self, Self::Running | Self::Restarting)
+        matches!(self, Self::Running | Self::Paused | Self::Restarting)
+    }
+
+    /// Whether it has a process.
+    pub(crate) fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
     }
 }
 
@@ -49,6 +57,7 @@ pub(crate) fn from_parts(desired: &Desired, observed: &Observed, policy: Restart
     match observed.progress.phase {
         _ if *desired == Desired::Removed => State::Removing,
         Phase::Removed => State::Removing,
+        Phase::Running if observed.paused => State::Paused,
         Phase::Running => State::Running,
         Phase::Exited if restarts(desired, observed, policy) => State::Restarting,
         Phase::Pending | Phase::Preparing | Phase::Created | Phase::Starting if observed.progress.restart > 0 => {
@@ -88,6 +97,7 @@ pub(crate) fn status_text(container: &ContainerRecord, now: OffsetDateTime) -> S
     match of(container) {
         State::Created => "Created".into(),
         State::Running => format!("Up {}", since(container.observed.started_at)),
+        State::Paused => format!("Up {} (Paused)", since(container.observed.started_at)),
         State::Restarting => {
             let (code, ago) = ended();
             format!("Restarting ({code}) {ago} ago")
@@ -98,6 +108,25 @@ pub(crate) fn status_text(container: &ContainerRecord, now: OffsetDateTime) -> S
         }
         State::Removing => "Removal In Progress".into(),
     }
+}
+
+/// Refuses what needs processes that run now; `doing` names what a paused one must not have, in dockerd's words.
+pub(crate) fn must_run(container: &ContainerRecord, doing: &str) -> Result<()> {
+    match of(container) {
+        State::Running => Ok(()),
+        State::Paused => {
+            Err(Error::Conflict(format!("Container {} is paused, unpause the container before {doing}", container.id)))
+        }
+        State::Restarting => Err(restarting(container)),
+        State::Created | State::Exited | State::Removing => {
+            Err(Error::Conflict(format!("container {} is not running", container.id)))
+        }
+    }
+}
+
+/// dockerd's refusal of what cannot be done between two runs.
+pub(crate) fn restarting(container: &ContainerRecord) -> Error {
+    Error::Conflict(format!("Container {} is restarting, wait until the container is running", container.id))
 }
 
 /// Program and arguments as Docker splits them.
@@ -132,6 +161,8 @@ mod tests {
         assert_eq!(state(observed(0, 0, Phase::Created, None)), State::Created);
         assert_eq!(state(observed(1, 0, Phase::Starting, None)), State::Created);
         assert_eq!(state(observed(1, 0, Phase::Running, None)), State::Running);
+        let paused = Observed { paused: true, ..observed(1, 0, Phase::Running, None) };
+        assert_eq!(state(paused), State::Paused);
         assert_eq!(state(observed(1, 0, Phase::Exited, Some(3))), State::Exited);
     }
 

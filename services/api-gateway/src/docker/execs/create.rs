@@ -59,9 +59,7 @@ pub(crate) async fn create(
     check(&config)?;
     let mut tx = gateway.store.project_tx(&scope).await?;
     let container = tx.find_container(&reference).await?;
-    if state::of(&container) != state::State::Running {
-        return Err(Error::Conflict(format!("container {} is not running", container.id)).into());
-    }
+    state::must_run(&container, "exec")?;
     let id = ExecId::from_bytes(chassis::ids::random_hex_id());
     let stored = stored(config, &container);
     tx.insert_exec(&id, &container.id, &stored, gateway.clock.now()).await?;

@@ -85,9 +85,7 @@ async fn prepare(
     let mut exec = tx.find_exec::<StoredExec>(reference).await?;
     let missing = |_| Error::NotFound(format!("No such exec instance: {reference}"));
     let container = tx.find_container(exec.container.as_str()).await.map_err(missing)?;
-    if state::of(&container) != state::State::Running {
-        return Err(Error::Conflict(format!("container {} is not running", container.id)));
-    }
+    state::must_run(&container, "exec")?;
     let claimed = tx.claim_exec(&exec.id, gateway.clock.now()).await?;
     exec.spec.start.detach = config.detach;
     if let Some([rows, columns]) = config.console_size {
