@@ -181,7 +181,7 @@ async fn report(State(control): State<Control>, Json(report): Json<HostReport>) 
         let mut moved = false;
         for told in report.containers {
             let further = seen.get(&told.id).is_none_or(|before| {
-                before.progress < told.observed.progress || before.prepare_error != told.observed.prepare_error
+                before.order() < told.observed.order() || before.prepare_error != told.observed.prepare_error
             });
             if further {
                 control.0.history.lock().expect("lock").push((told.id.clone(), told.observed.clone()));
