@@ -1,12 +1,14 @@
 //! HTTP servers: listeners, connections, who is on the other end, and what happens to every request.
 
 mod connection;
+mod endless;
 mod layers;
 mod listen;
 mod ops;
 mod peer;
 mod server;
 
+pub use endless::Endless;
 pub(crate) use layers::Observer;
 pub use layers::only;
 pub use listen::Listen;

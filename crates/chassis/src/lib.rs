@@ -27,7 +27,7 @@ pub use clock::Clock;
 pub use config::{Common, Secret};
 pub use error::{Answer, Failure};
 pub use health::Health;
-pub use http::{Caller, Listen, Peer, PeerCertificate, Server};
+pub use http::{Caller, Endless, Listen, Peer, PeerCertificate, Server};
 pub use problem::{Problem, Problems};
 pub use prometheus;
 pub use reqwest;

@@ -6,13 +6,14 @@ use std::{
     io::{BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     process::{Child, Command, ExitCode, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chassis::{
-    App, Common, Ctx, Server,
-    axum::{Router, routing::get},
+    App, Common, Ctx, Endless, Server,
+    axum::{Extension, Router, body::Body, routing::get},
 };
+use futures::StreamExt as _;
 use serde::Deserialize;
 
 const CHILD: &str = "CHASSIS_TEST_CHILD";
@@ -37,6 +38,16 @@ async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
             get(async || {
                 tokio::time::sleep(Duration::from_millis(400)).await;
                 "slow but done"
+            }),
+        )
+        .route(
+            "/endless",
+            get(async || {
+                let ticks = futures::stream::repeat_with(|| Ok::<_, std::io::Error>("tick\n")).then(async |tick| {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tick
+                });
+                (Extension(Endless), Body::from_stream(ticks))
             }),
         )
         .route("/die", get(async move || died.spawn("doomed", async { panic!("doomed") })));
@@ -121,6 +132,23 @@ fn it_serves_logs_and_drains() {
     while next_line(&mut process.logs).is_some() {}
 }
 
+fn an_endless_answer_does_not_keep_a_process_that_stops() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut process = start(dir.path());
+    let mut stream = TcpStream::connect(process.address).expect("connect");
+    write!(stream, "GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").expect("write");
+    let mut first = [0; 17];
+    stream.read_exact(&mut first).expect("a head");
+    assert_eq!(&first, b"HTTP/1.1 200 OK\r\n");
+    terminate(&process.child);
+    let began = Instant::now();
+    assert_eq!(process.child.wait().expect("wait").code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?} to stop", began.elapsed());
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut answer must not look complete");
+}
+
 fn a_dead_background_task_ends_the_process() {
     let dir = tempfile::tempdir().expect("tempdir");
     let mut process = start(dir.path());
@@ -146,8 +174,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     it_serves_logs_and_drains();
+    an_endless_answer_does_not_keep_a_process_that_stops();
     a_dead_background_task_ends_the_process();
     bad_configuration_is_refused_with_the_key();
-    println!("process: 3 passed");
+    println!("process: 4 passed");
     ExitCode::SUCCESS
 }

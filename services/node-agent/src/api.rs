@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use chassis::{
-    Answer, Failure,
+    Answer, Endless, Failure,
     axum::{
-        Json, RequestExt as _,
+        Extension, Json, RequestExt as _,
         body::Body,
         extract::{Path, Query, Request, State, rejection::JsonRejection},
         http::{StatusCode, header},
@@ -120,8 +120,9 @@ async fn read_logs(
     Query(query): Query<LogsQuery>,
 ) -> Answer<Response> {
     let keeper = state.container(&id)?;
+    let followed = query.follow.then_some(Extension(Endless));
     let chunks = logs::stream(&state.host, &keeper, query);
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(chunks)).into_response())
+    Ok((followed, [(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(chunks)).into_response())
 }
 
 /// Signal PID 1.
@@ -239,7 +240,8 @@ async fn read_stats(
 ) -> Answer<Response> {
     let keeper = state.container(&id)?;
     let documents = stats::stream(&state.host, &keeper, query.stream, query.one_shot);
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(documents)).into_response())
+    Ok((Extension(Endless), [(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(documents))
+        .into_response())
 }
 
 /// Run a further process.

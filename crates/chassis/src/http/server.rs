@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     connection::{self, Shared},
-    layers,
+    endless, layers,
     listen::{Listen, Socket},
     ops,
 };
@@ -92,6 +92,7 @@ impl Server {
         let router = if self.ops { self.router.merge(ops::router(ctx)) } else { self.router };
         let router = router
             .layer(DefaultBodyLimit::max(self.limits.body_bytes))
+            .layer(middleware::from_fn_with_state(ctx.health().draining(), endless::cut))
             .layer(middleware::from_fn_with_state(ctx.observer().clone(), layers::observe));
         let address = socket.local_addr().map_or_else(|| self.listen.to_string(), |a| a.to_string());
         tracing::info!(address, tls = tls.is_some(), "listening");

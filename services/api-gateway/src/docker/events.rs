@@ -79,6 +79,7 @@ pub(crate) async fn events(
     });
     let mut response: Response = Body::from_stream(lines).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    response.extensions_mut().insert(chassis::Endless);
     Ok(response)
 }
 

@@ -66,6 +66,9 @@ pub(crate) async fn logs(
     let mut response: Response = body.into_response();
     let kind = streams::content_type(container.spec.tty, version);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if asked.follow {
+        response.extensions_mut().insert(chassis::Endless);
+    }
     Ok(response)
 }
 

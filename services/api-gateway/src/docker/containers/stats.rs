@@ -35,5 +35,6 @@ pub(crate) async fn stats(
     let reply = agent.stream(Method::GET, &path, Some(&asked), None::<&()>).await.map_err(tenant_error)?;
     let mut response: Response = Body::from_stream(reply.bytes_stream()).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.extensions_mut().insert(chassis::Endless);
     Ok(response)
 }

@@ -77,6 +77,7 @@ pub(crate) async fn wait(
     };
     let mut response: Response = Body::from_stream(futures::stream::once(answer)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.extensions_mut().insert(chassis::Endless);
     Ok(response)
 }
 
