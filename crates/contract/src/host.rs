@@ -28,6 +28,9 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 3_000;
 /// How long after the last report a host counts as down.
 pub const HOST_LATE_AFTER_MS: u64 = 12_000;
 
+/// User ids, and as many group ids, that a project has for itself.
+pub const PROJECT_IDS: u32 = 65_536;
+
 /// A host asks to be one.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JoinRequest {
@@ -108,6 +111,10 @@ pub struct PlannedContainer {
     pub id: ContainerId,
     /// Project, for its network and uid range.
     pub project: ProjectId,
+    /// First of the project's [`PROJECT_IDS`] user and group ids on every host. `None` only from a
+    /// scheduler older than this field; such a container runs with the host's own ids.
+    #[serde(default)]
+    pub uid_base: Option<u32>,
     /// Current name; a rename changes nothing else.
     pub name: ContainerName,
     /// What is wanted now.

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
 };
 
 use ipnet::Ipv4Net;
@@ -53,6 +54,11 @@ pub struct NetEndpoint {
     /// Ports published now.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    /// File of the user namespace that shall own this one, so that the container's root rules over it;
+    /// the host's own without. Heeded when the namespace is made, not afterwards.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub owner: Option<PathBuf>,
 }
 
 /// Where an endpoint is attached.

@@ -56,7 +56,7 @@ impl Store {
 
     async fn planned_containers(&self, host: HostId, after: i64) -> Result<Vec<PlannedContainer>> {
         let rows = sqlx::query!(
-            r#"SELECT c.id, c.project_id, c.name, c.desired_state, c.run, c.stop_signal, c.stop_timeout_s, c.image_id,
+            r#"SELECT c.id, c.project_id, o.uid_base, c.name, c.desired_state, c.run, c.stop_signal, c.stop_timeout_s, c.image_id,
                    (c.spec - 'shown') AS "spec!: Json<ContainerSpec>",
                    i.layers AS "layers?: Json<Vec<LayerDescriptor>>",
                    e.network_id AS "network_id?", host(e.ip) AS "ip?",
@@ -66,6 +66,7 @@ impl Store {
                     FROM published_ports p WHERE p.container_id = c.id AND p.run = c.run)
                    AS "ports!: Json<Vec<PublishedPort>>"
                FROM containers c
+               JOIN projects o ON o.id = c.project_id
                LEFT JOIN images i ON i.project_id = c.project_id AND i.id = c.image_id
                LEFT JOIN endpoints e ON e.container_id = c.id
                WHERE c.host_id = $1 AND c.host_generation > $2 AND c.removed_at IS NULL
@@ -85,6 +86,7 @@ impl Store {
                 Ok(PlannedContainer {
                     id: parsed(&row.id)?,
                     project: ProjectId(row.project_id),
+                    uid_base: Some(number(row.uid_base)?),
                     name: parsed(&row.name)?,
                     desired: desired(&row.desired_state, row.run, row.stop_signal, row.stop_timeout_s)?,
                     spec: row.spec.0,

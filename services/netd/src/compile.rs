@@ -12,6 +12,7 @@ mod ports;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
 };
 
 use contract::net::NetPlan;
@@ -84,6 +85,8 @@ pub struct Tunnel {
 pub struct Sandbox {
     /// Names the namespace.
     pub container: ContainerId,
+    /// The user namespace that shall own it.
+    pub owner: Option<PathBuf>,
     /// `eth0`; `None` leaves `lo` alone.
     pub veth: Option<Veth>,
 }

@@ -11,6 +11,7 @@ mod nft;
 mod nft_elements;
 mod observe;
 mod sandbox;
+mod spares;
 mod sysctl;
 
 use std::{
@@ -30,8 +31,8 @@ use crate::{
 };
 use claims::Claims;
 use netlink::Netlink;
-use netns::NewNamespace;
 use nft::Nft;
+use spares::Spares;
 
 /// Handles on the host's network namespace, kept for netd's life.
 pub(crate) struct Kernel {
@@ -42,8 +43,7 @@ pub(crate) struct Kernel {
     /// The host's ends of the pairs that are in use; the name depends on what was free.
     veths: BTreeMap<ContainerId, String>,
     claims: Claims,
-    /// Namespaces without a name, made ahead of need.
-    spares: Vec<NewNamespace>,
+    spares: Spares,
 }
 
 impl Kernel {
@@ -59,7 +59,7 @@ impl Kernel {
             netns_dir,
             veths: BTreeMap::new(),
             claims: Claims::default(),
-            spares: Vec::new(),
+            spares: Spares::default(),
         })
     }
 

@@ -191,7 +191,7 @@ mod tests {
     fn endpoint(n: u8, on: u8) -> NetEndpoint {
         let ip = format!("10.128.{on}.{n}").parse().expect("an address");
         let attachment = Some(NetAttachment { network: NetworkId::from_bytes([on; 32]), ip });
-        NetEndpoint { container: ContainerId::from_bytes([n; 32]), attachment, ports: Vec::new() }
+        NetEndpoint { container: ContainerId::from_bytes([n; 32]), attachment, ports: Vec::new(), owner: None }
     }
 
     fn add(n: u8, on: u8) -> NetDelta {

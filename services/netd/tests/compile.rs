@@ -28,7 +28,7 @@ fn network(n: u8, peers: &[&str]) -> NetNetwork {
 fn endpoint(n: u8, on: u8) -> NetEndpoint {
     let ip = format!("10.128.{on}.{n}").parse().expect("an address");
     let attachment = Some(NetAttachment { network: NetworkId::from_bytes([on; 32]), ip });
-    NetEndpoint { container: ContainerId::from_bytes([n; 32]), attachment, ports: Vec::new() }
+    NetEndpoint { container: ContainerId::from_bytes([n; 32]), attachment, ports: Vec::new(), owner: None }
 }
 
 fn port(host_ip: Option<&str>, host_port: u16, container_port: u16, protocol: PortProtocol) -> PublishedPort {

@@ -39,6 +39,7 @@ fn desired((networks, endpoints, vxlan_port): &Shape) -> Desired {
             .iter()
             .map(|p| PublishedPort { container_port: 80, protocol: PortProtocol::Tcp, host_ip: None, host_port: *p })
             .collect(),
+        owner: None,
     });
     let plan = NetPlan {
         networks: networks.map(|n| (n.id.to_string(), n)).collect(),

@@ -112,7 +112,10 @@ pub(super) fn sandboxes(
                 continue;
             }
         };
-        sandboxes.insert(wanted.container.clone(), Sandbox { container: wanted.container.clone(), veth });
+        sandboxes.insert(
+            wanted.container.clone(),
+            Sandbox { container: wanted.container.clone(), owner: wanted.owner.clone(), veth },
+        );
     }
     sandboxes
 }

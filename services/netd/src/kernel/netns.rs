@@ -3,10 +3,11 @@
 //! deleting a link would hold for many milliseconds.
 
 use std::{
+    cell::Cell,
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::AsRawFd as _,
+        fd::{AsRawFd as _, OwnedFd},
         unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     },
     path::Path,
@@ -14,9 +15,15 @@ use std::{
 
 use model::ContainerId;
 use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open},
     mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, setns, unshare},
-    sys::statfs::{NSFS_MAGIC, TMPFS_MAGIC, statfs},
+    sched::{CloneFlags, clone, setns, unshare},
+    sys::{
+        stat::Mode,
+        statfs::{NSFS_MAGIC, TMPFS_MAGIC, statfs},
+        wait::waitpid,
+    },
 };
 
 use super::{
@@ -28,6 +35,8 @@ use super::{
 
 /// The calling thread's namespace, by thread: other threads may be elsewhere.
 const OWN: &str = "/proc/thread-self/ns/net";
+/// For a few system calls.
+const CHILD_STACK_BYTES: usize = 64 * 1024;
 
 /// A namespace that was just made.
 pub(super) struct NewNamespace {
@@ -42,10 +51,14 @@ pub(super) fn current() -> Result<File> {
     File::open(OWN).doing(|| "opening the network namespace".to_owned())
 }
 
-/// Makes a namespace with `lo` up. The thread visits it and is back in `host` afterwards. Nothing
-/// but the handles keeps it until it is mounted.
-pub(super) fn make(host: &File) -> Result<NewNamespace> {
-    unshare(CloneFlags::CLONE_NEWNET).doing(|| "making a network namespace".to_owned())?;
+/// Makes a namespace with `lo` up, owned by the user namespace `owner` or by the host. The thread
+/// visits it and is back in `host` afterwards. Nothing but the handles keeps it until it is mounted.
+pub(super) fn make(host: &File, owner: Option<&File>) -> Result<NewNamespace> {
+    let what = || "making a network namespace".to_owned();
+    match owner {
+        None => unshare(CloneFlags::CLONE_NEWNET).doing(what)?,
+        Some(owner) => setns(born_in(owner).doing(what)?, CloneFlags::CLONE_NEWNET).doing(what)?,
+    }
     let inside = || {
         // What is born here later has no IPv6; `lo` keeps its ::1, which programs expect.
         sysctl::set_if_there("net/ipv6/conf/default/disable_ipv6", "1")?;
@@ -56,6 +69,30 @@ pub(super) fn make(host: &File) -> Result<NewNamespace> {
     let mut namespace: NewNamespace = made?;
     namespace.netlink.run_one(links::lo_up())?;
     Ok(namespace)
+}
+
+/// A new network namespace that belongs to the user namespace `owner`. Only a process inside makes
+/// such a one, and a thread cannot go there: a child that shares our memory and descriptors does, as
+/// `vfork` has it, and leaves the handle in our table.
+fn born_in(owner: &File) -> nix::Result<OwnedFd> {
+    let mut stack = vec![0; CHILD_STACK_BYTES];
+    let born = Cell::new(Err(Errno::ECHILD));
+    let inside = || -> nix::Result<OwnedFd> {
+        setns(owner, CloneFlags::CLONE_NEWUSER)?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        open(OWN, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+    };
+    let child = Box::new(|| {
+        born.set(inside());
+        0
+    });
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK | CloneFlags::CLONE_FILES;
+    #[expect(unsafe_code, reason = "clone")]
+    // SAFETY: this thread waits until the child has exited, and everything the child touches outlives
+    // it. The child makes three system calls on a stack of its own and allocates nothing.
+    let pid = unsafe { clone(child, &mut stack, flags, Some(libc::SIGCHLD)) }?;
+    waitpid(pid, None)?;
+    born.into_inner()
 }
 
 /// Mounts a namespace on `path`, which is made for it.

@@ -24,8 +24,6 @@ use crate::compile::{BRIDGE_PREFIX, LINK_MARK, Sandbox, Veth, veth_name};
 
 /// Names tried before giving up: each is held by a pair the kernel is still taking apart.
 const NAME_ATTEMPTS: u8 = 24;
-/// Namespaces kept ready: a burst of starts finds them, and they cost little while they wait.
-const SPARES: usize = 8;
 
 impl Kernel {
     fn netns_path(&self, container: &ContainerId) -> PathBuf {
@@ -34,10 +32,7 @@ impl Kernel {
 
     pub(super) fn make_sandbox(&mut self, sandbox: &Sandbox) -> Result<()> {
         let path = self.netns_path(&sandbox.container);
-        let mut namespace = match self.spares.pop() {
-            Some(spare) => spare,
-            None => netns::make(&self.host_ns)?,
-        };
+        let mut namespace = self.spares.take(&self.host_ns, sandbox.owner.as_deref())?;
         netns::mount_on(&namespace, &path)?;
         let Some(veth) = &sandbox.veth else { return Ok(()) };
         let joined = self.join(&sandbox.container, veth, &mut namespace);
@@ -54,10 +49,7 @@ impl Kernel {
     /// # Errors
     /// None could be made.
     pub(crate) fn prepare_spare(&mut self) -> Result<bool> {
-        if self.spares.len() < SPARES {
-            self.spares.push(netns::make(&self.host_ns)?);
-        }
-        Ok(self.spares.len() < SPARES)
+        self.spares.prepare(&self.host_ns)
     }
 
     fn join(&mut self, container: &ContainerId, veth: &Veth, namespace: &mut NewNamespace) -> Result<()> {

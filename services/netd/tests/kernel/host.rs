@@ -186,7 +186,7 @@ pub(crate) fn endpoint(n: u8, on: u8, ports: &[(u16, u16)]) -> NetEndpoint {
         host_port: *host_port,
     };
     let attachment = Some(NetAttachment { network: network_id(on), ip: address(n, on) });
-    NetEndpoint { container: container(n), attachment, ports: ports.iter().map(publish).collect() }
+    NetEndpoint { container: container(n), attachment, ports: ports.iter().map(publish).collect(), owner: None }
 }
 
 pub(crate) fn address(n: u8, on: u8) -> Ipv4Addr {

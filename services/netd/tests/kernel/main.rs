@@ -119,6 +119,50 @@ fn a_published_port_answers_wherever_it_is_dialled() {
     assert_eq!(dial(&host.netns(), LOCALHOST, 9000).map(|c| c.from).as_deref(), Some("127.0.0.1"));
 }
 
+/// The inode of the user namespace that a network namespace belongs to.
+fn owner_of(netns: &std::path::Path) -> u64 {
+    use std::os::{fd::AsRawFd as _, linux::fs::MetadataExt as _, unix::io::FromRawFd as _};
+
+    const NS_GET_USERNS: nix::libc::c_ulong = 0xb701;
+    let netns = std::fs::File::open(netns).expect("the namespace is there");
+    #[expect(unsafe_code, reason = "ioctl")]
+    // SAFETY: the ioctl takes no argument and returns a new descriptor, or -1.
+    let owner = unsafe { nix::libc::ioctl(netns.as_raw_fd(), NS_GET_USERNS) };
+    assert!(owner >= 0, "{}", std::io::Error::last_os_error());
+    #[expect(unsafe_code, reason = "descriptors arrive as numbers")]
+    // SAFETY: the kernel has just made it for us.
+    let owner = unsafe { std::fs::File::from_raw_fd(owner) };
+    owner.metadata().expect("stat").st_ino()
+}
+
+#[test]
+fn a_namespace_belongs_to_the_user_namespace_it_was_asked_for() {
+    use std::os::linux::fs::MetadataExt as _;
+
+    let (host, _outside) = two_projects("owner", 10);
+    let mut holder = std::process::Command::new("unshare").args(["--user", "sleep", "60"]).spawn().expect("unshare");
+    let user = std::path::PathBuf::from(format!("/proc/{}/ns/user", holder.id()));
+    let inode = |path: &std::path::Path| std::fs::metadata(path).expect("stat").st_ino();
+    let hosts = inode(std::path::Path::new("/proc/self/ns/user"));
+    until("it has its own", || inode(&user) != hosts);
+
+    // More than are kept ready, and others' in between.
+    for n in 30..45 {
+        let owner = (n % 3 != 0).then(|| user.clone());
+        let asked = NetEndpoint { owner: owner.clone(), ..endpoint(n, 1, &[]) };
+        assert_eq!(host.delta(&NetDelta { endpoints: vec![asked], ..NetDelta::default() }).failed, Default::default());
+        let expected = owner.as_deref().map_or(hosts, &inode);
+        assert_eq!(owner_of(&host.container(n)), expected, "container {n}");
+        std::thread::sleep(Duration::from_millis(15));
+    }
+    assert!(pings(&host.container(31), address(30, 1)), "it is on its network all the same");
+
+    let gone = NetEndpoint { owner: Some("/nonexistent".into()), ..endpoint(50, 1, &[]) };
+    let status = host.delta(&NetDelta { endpoints: vec![gone], ..NetDelta::default() });
+    assert!(status.failed[container(50).as_str()].contains("/nonexistent"), "{:?}", status.failed);
+    holder.kill().and_then(|()| holder.wait()).expect("ended");
+}
+
 #[test]
 fn what_is_removed_leaves_nothing_and_comes_back_at_once() {
     let (mut host, _outside) = two_projects("remove", 4);
