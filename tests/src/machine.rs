@@ -25,7 +25,12 @@ impl Residue {
         let mut cgroups = BTreeSet::new();
         find_cgroups(Path::new("/sys/fs/cgroup"), 4, &mut cgroups);
         Self {
-            mounts: mounts.lines().filter_map(|line| line.split(' ').nth(1).map(str::to_owned)).collect(),
+            // A project's user namespace stays pinned for its next container, until its host goes down.
+            mounts: mounts
+                .lines()
+                .filter_map(|line| line.split(' ').nth(1).map(str::to_owned))
+                .filter(|point| !point.contains("/agent/namespaces/"))
+                .collect(),
             links: fs::read_dir("/sys/class/net")
                 .into_iter()
                 .flatten()

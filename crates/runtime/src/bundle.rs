@@ -25,6 +25,17 @@ pub enum Netns {
     New,
 }
 
+/// A user namespace that exists, and what its ids are outside of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserNamespace {
+    /// Where it can be joined.
+    pub path: PathBuf,
+    /// What 0 inside is on the host, for users and groups alike.
+    pub first_id: u32,
+    /// How many ids it has.
+    pub ids: u32,
+}
+
 /// One container, as its bundle needs it.
 #[derive(Clone, Debug, Default)]
 pub struct SandboxSpec {
@@ -50,6 +61,10 @@ pub struct SandboxSpec {
     pub rootfs: PathBuf,
     /// Network namespace.
     pub netns: Netns,
+    /// User namespace to join; the host's own without.
+    pub userns: Option<UserNamespace>,
+    /// UTS namespace to join, with the names set already; a new one without.
+    pub uts: Option<PathBuf>,
     /// `/wharfage/<id>`; also in [`crate::protocol::ShimConfig`].
     pub cgroup_path: String,
     /// Limits. What the host cannot give is clamped, with a warning.
@@ -91,6 +106,9 @@ pub fn write_bundle(dir: &Path, sandbox: &SandboxSpec) -> Result<Bundle> {
     let mut warnings = Vec::new();
     user::refuse_hostile_root(&sandbox.rootfs)?;
     let who = user::resolve(&sandbox.rootfs, &sandbox.user, &sandbox.security.group_add)?;
+    if let Some(userns) = &sandbox.userns {
+        who.refuse_beyond(userns.ids)?;
+    }
     let rlimits = rlimit::clamp(&sandbox.resources.ulimits, &mut warnings)?;
     let cgroups = cgroup::HostCgroups::probe();
     let document = spec::build(sandbox, &who, rlimits, &cgroups, &mut warnings)?;

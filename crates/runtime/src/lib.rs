@@ -15,7 +15,7 @@ pub mod seccomp;
 pub mod spec;
 pub mod user;
 
-pub use bundle::{Bundle, ExecProcess, Netns, SandboxSpec, exec_process, write_bundle};
+pub use bundle::{Bundle, ExecProcess, Netns, SandboxSpec, UserNamespace, exec_process, write_bundle};
 pub use error::{Error, Result};
 pub use oci::{OciRuntime, StartFailure, by_name};
 pub use run_dir::RunDir;

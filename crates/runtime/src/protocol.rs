@@ -63,6 +63,10 @@ pub struct ShimConfig {
     /// Rows and columns of the terminal at start.
     #[serde(default)]
     pub console_size: Option<(u16, u16)>,
+    /// What root of the container is on this host, if it is not root: the owner of its pipes, so that
+    /// `/dev/stdout` can be opened.
+    #[serde(default)]
+    pub root_id: Option<u32>,
 }
 
 /// Which OCI runtime, and where it keeps its state.

@@ -1,21 +1,23 @@
 //! The OCI configuration of a container: Docker's defaults, minus what B14 of the attack catalogue
 //! asks to hide in addition. Pure: values in, document out.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::PathBuf};
 
 use model::{DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, SecuritySpec};
 use oci_spec::{
     OciSpecError,
     runtime::{
-        BoxBuilder, Capability, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxNamespace,
-        LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process,
-        ProcessBuilder, RootBuilder, Spec, SpecBuilder, User, UserBuilder,
+        BoxBuilder, Capability, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxIdMapping,
+        LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimit,
+        PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User,
+        UserBuilder,
     },
 };
 use serde_json::{Value, json};
 
 use crate::{
-    Error, ExecProcess, Netns, ResolvedUser, Result, SandboxSpec, cgroup::HostCgroups, rlimit::Rlimit, seccomp, user,
+    Error, ExecProcess, Netns, ResolvedUser, Result, SandboxSpec, UserNamespace, cgroup::HostCgroups, rlimit::Rlimit,
+    seccomp, user,
 };
 
 mod mounts;
@@ -58,7 +60,7 @@ fn assemble(
     resources: oci_spec::runtime::LinuxResources,
 ) -> std::result::Result<Spec, OciSpecError> {
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces(&sandbox.netns)?)
+        .namespaces(namespaces(sandbox)?)
         .cgroups_path(&sandbox.cgroup_path)
         .resources(resources)
         .seccomp(seccomp::profile(capabilities)?)
@@ -67,6 +69,9 @@ fn assemble(
         .devices(Vec::new())
         .build()?;
     linux.set_sysctl(Some(sysctls(sandbox)));
+    // Of a namespace that is joined this says what it is, not what it shall be.
+    let mapping = sandbox.userns.as_ref().map(id_mapping).transpose()?;
+    linux.set_uid_mappings(mapping.map(|m| vec![m])).set_gid_mappings(mapping.map(|m| vec![m]));
     let root = RootBuilder::default().path(&sandbox.rootfs).readonly(sandbox.security.readonly_rootfs).build()?;
     let annotations = sandbox.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     let mut spec = SpecBuilder::default()
@@ -78,7 +83,7 @@ fn assemble(
         .linux(linux)
         .build()?;
     spec.set_annotations(Some(annotations).filter(|a: &std::collections::HashMap<_, _>| !a.is_empty()));
-    if !sandbox.domainname.is_empty() {
+    if !sandbox.domainname.is_empty() && sandbox.uts.is_none() {
         // The OCI field is newer than the runtimes we support; as a sysctl it works in all of them.
         let linux = spec.linux_mut().as_mut();
         if let Some(sysctl) = linux.and_then(|l| l.sysctl_mut().as_mut()) {
@@ -193,27 +198,43 @@ fn oci_capabilities(names: &[String]) -> std::result::Result<LinuxCapabilities, 
         .build()
 }
 
-fn namespaces(netns: &Netns) -> std::result::Result<Vec<LinuxNamespace>, OciSpecError> {
-    let fresh = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
-    let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network);
-    Ok(vec![
-        fresh(LinuxNamespaceType::Mount)?,
-        fresh(LinuxNamespaceType::Uts)?,
-        fresh(LinuxNamespaceType::Pid)?,
-        fresh(LinuxNamespaceType::Ipc)?,
-        fresh(LinuxNamespaceType::Cgroup)?,
-        match netns {
-            Netns::Path(path) => network.path(path).build()?,
-            Netns::New => network.build()?,
-        },
-    ])
+fn namespaces(sandbox: &SandboxSpec) -> std::result::Result<Vec<LinuxNamespace>, OciSpecError> {
+    let new = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
+    let at = |typ, path: Option<&PathBuf>| match path {
+        Some(path) => LinuxNamespaceBuilder::default().typ(typ).path(path).build(),
+        None => new(typ),
+    };
+    let netns = match &sandbox.netns {
+        Netns::Path(path) => Some(path),
+        Netns::New => None,
+    };
+    let mut all = vec![
+        new(LinuxNamespaceType::Mount)?,
+        at(LinuxNamespaceType::Uts, sandbox.uts.as_ref())?,
+        new(LinuxNamespaceType::Pid)?,
+        new(LinuxNamespaceType::Ipc)?,
+        new(LinuxNamespaceType::Cgroup)?,
+        at(LinuxNamespaceType::Network, netns)?,
+    ];
+    if let Some(userns) = &sandbox.userns {
+        // Whatever is new here belongs to it, so it comes first.
+        all.insert(0, at(LinuxNamespaceType::User, Some(&userns.path))?);
+    }
+    Ok(all)
+}
+
+fn id_mapping(userns: &UserNamespace) -> std::result::Result<LinuxIdMapping, OciSpecError> {
+    LinuxIdMappingBuilder::default().container_id(0u32).host_id(userns.first_id).size(userns.ids).build()
 }
 
 /// As dockerd: any user may bind low ports and ping inside its own network namespace.
 fn sysctls(sandbox: &SandboxSpec) -> std::collections::HashMap<String, String> {
-    let defaults = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
-    let mut all: std::collections::HashMap<_, _> =
-        defaults.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let last_group = sandbox.userns.as_ref().map_or(i32::MAX as u32, |u| u.ids - 1);
+    let defaults = [
+        ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
+        ("net.ipv4.ping_group_range", format!("0 {last_group}")),
+    ];
+    let mut all: std::collections::HashMap<_, _> = defaults.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     all.extend(sandbox.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
     all
 }
@@ -243,6 +264,9 @@ pub(crate) fn exec_process(mut config: Value, exec: &ExecProcess) -> Result<Valu
     }
     if !exec.user.is_empty() {
         let who = user::resolve(rootfs.as_ref(), &exec.user, &exec.group_add)?;
+        if let Some(ids) = config["linux"]["uidMappings"][0]["size"].as_u64() {
+            who.refuse_beyond(u32::try_from(ids).unwrap_or(u32::MAX))?;
+        }
         process["user"] = json!({"uid": who.uid, "gid": who.gid, "additionalGids": who.additional_gids});
     }
     Ok(process)

@@ -33,6 +33,22 @@ pub struct ResolvedUser {
     pub additional_gids: Vec<u32>,
 }
 
+impl ResolvedUser {
+    /// Refuses ids that the container's user namespace does not have: the runtime would fail on them
+    /// with words of its own.
+    ///
+    /// # Errors
+    /// `Invalid` naming the id.
+    pub fn refuse_beyond(&self, ids: u32) -> Result<()> {
+        let groups = self.additional_gids.iter().map(|gid| ("gid", *gid));
+        let mut all = [("uid", self.uid), ("gid", self.gid)].into_iter().chain(groups);
+        match all.find(|(_, id)| *id >= ids) {
+            Some((what, id)) => Err(Error::Invalid(format!("{what} {id} is not in the range 0-{}", ids - 1))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Resolves `user[:group]` and the supplementary `group_add`.
 ///
 /// # Errors
@@ -242,6 +258,15 @@ mod tests {
         ] {
             assert!(matches!(who(user), Err(Error::Invalid(_))), "{user:?} was taken");
         }
+    }
+
+    #[test]
+    fn ids_the_namespace_does_not_have_are_refused_by_number() {
+        let who = who("4242:4343").expect("numbers");
+        who.refuse_beyond(65_536).expect("are there");
+        let error = who.refuse_beyond(4300).expect_err("one is not").to_string();
+        assert_eq!(error, "gid 4343 is not in the range 0-4299");
+        assert!(who.refuse_beyond(4242).expect_err("both are not").to_string().starts_with("uid 4242"));
     }
 
     #[test]

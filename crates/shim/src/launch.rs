@@ -84,7 +84,7 @@ impl Shim {
         if console.is_some() {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         } else {
-            ends = stdio::pipes(&mut command, wanted)?;
+            ends = stdio::pipes(&mut command, wanted, self.config.root_id)?;
         }
         detach::unblock_signals(&mut command);
         let child = command.spawn()?;

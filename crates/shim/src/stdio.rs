@@ -16,7 +16,7 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg},
-    unistd::{pipe2, write},
+    unistd::{Gid, Uid, fchown, pipe2, write},
 };
 
 /// Which streams a process gets; what it does not get is `/dev/null`.
@@ -27,6 +27,15 @@ pub(crate) struct Wanted {
     pub(crate) stderr: bool,
 }
 
+/// A pipe is one inode: whoever owns one end owns both, and may open it again by `/dev/stdout`.
+fn pipe(owner: Option<u32>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    if let Some(id) = owner {
+        fchown(&read, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+    }
+    Ok((read, write))
+}
+
 /// Our ends.
 #[derive(Default)]
 pub(crate) struct Ends {
@@ -35,24 +44,24 @@ pub(crate) struct Ends {
     pub(crate) outputs: [Option<OwnedFd>; 2],
 }
 
-/// Gives `command` its streams and returns our ends.
-pub(crate) fn pipes(command: &mut Command, wanted: Wanted) -> io::Result<Ends> {
+/// Gives `command` its streams, which belong to `owner`, and returns our ends.
+pub(crate) fn pipes(command: &mut Command, wanted: Wanted, owner: Option<u32>) -> io::Result<Ends> {
     let mut ends = Ends::default();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if wanted.stdin {
-        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+        let (read, write) = pipe(owner)?;
         set_nonblocking(&write)?;
         command.stdin(Stdio::from(read));
         ends.stdin = Some(Stdin::new(write));
     }
     if wanted.stdout {
-        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+        let (read, write) = pipe(owner)?;
         set_nonblocking(&read)?;
         command.stdout(Stdio::from(write));
         ends.outputs[0] = Some(read);
     }
     if wanted.stderr {
-        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+        let (read, write) = pipe(owner)?;
         set_nonblocking(&read)?;
         command.stderr(Stdio::from(write));
         ends.outputs[1] = Some(read);

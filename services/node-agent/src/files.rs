@@ -24,17 +24,25 @@ pub(crate) fn hostname(container: &PlannedContainer) -> &str {
     if wanted.is_empty() { container.id.short() } else { wanted }
 }
 
-/// Writes all three below the container's directory.
+/// Writes all three below the container's directory; they belong to `owner`, the container's root.
 ///
 /// # Errors
 /// The disk is full.
-pub(crate) fn write(dir: &Path, container: &PlannedContainer, network: Option<&PlannedNetwork>) -> io::Result<Files> {
+pub(crate) fn write(
+    dir: &Path,
+    container: &PlannedContainer,
+    network: Option<&PlannedNetwork>,
+    owner: Option<u32>,
+) -> io::Result<Files> {
     let files = dir.join("files");
     let host_resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let at = |name: &str, text: String| -> io::Result<PathBuf> {
         let path = files.join(name);
         fs::write(&path, text)?;
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        if owner.is_some() {
+            std::os::unix::fs::chown(&path, owner, owner)?;
+        }
         Ok(path)
     };
     Ok(Files {
@@ -112,6 +120,7 @@ mod tests {
         PlannedContainer {
             id: ContainerId::from_bytes([0xab; 32]),
             project: ProjectId(uuid::Uuid::nil()),
+            uid_base: None,
             name: "web".parse().expect("a name"),
             desired: Desired::Created,
             spec,

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,7 +12,8 @@ use model::ContainerId;
 use runtime::RunDir;
 
 use crate::{
-    config::Config, discard::Trash, image::Images, ledger::Ledger, net::Net, report::Reports, streams::follow::LogWatch,
+    config::Config, discard::Trash, image::Images, ledger::Ledger, net::Net, report::Reports,
+    streams::follow::LogWatch, tenancy::Tenancy,
 };
 
 /// The host, to its keepers.
@@ -24,6 +25,7 @@ pub(crate) struct Host {
     pub(crate) ledger: Ledger,
     pub(crate) images: Images,
     pub(crate) net: Net,
+    pub(crate) tenancy: Tenancy,
     pub(crate) reports: Reports,
     pub(crate) log_watch: LogWatch,
     /// The machine was restarted since the last agent ran: no process of then lives.
@@ -57,6 +59,11 @@ impl Places {
         for dir in [self.containers(), self.layers(), self.identity(), self.run_containers(), self.runtime_root("")] {
             make_private(&dir)?;
         }
+        make_private(&self.roots())?;
+        // A container's init walks to its root as the project's own user.
+        for way in [self.run_dir.as_path(), &self.roots()] {
+            fs::set_permissions(way, fs::Permissions::from_mode(0o711))?;
+        }
         Ok(())
     }
 
@@ -85,9 +92,24 @@ impl Places {
         self.containers().join(id.as_str())
     }
 
+    /// Mount points of root file systems, one directory a container.
+    pub(crate) fn roots(&self) -> PathBuf {
+        self.run_dir.join("roots")
+    }
+
     /// Where its root file system is mounted.
     pub(crate) fn rootfs(&self, id: &ContainerId) -> PathBuf {
-        self.container(id).join("rootfs")
+        self.roots().join(id.as_str()).join("fs")
+    }
+
+    /// Pinned user namespaces, one a project.
+    pub(crate) fn namespaces(&self) -> PathBuf {
+        self.run_dir.join("namespaces")
+    }
+
+    /// Its UTS namespace, if it was made ahead of the runtime.
+    pub(crate) fn uts(&self, id: &ContainerId) -> PathBuf {
+        self.run_containers().join(id.as_str()).join("uts")
     }
 
     pub(crate) fn log_dir(&self, id: &ContainerId) -> PathBuf {

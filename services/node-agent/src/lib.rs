@@ -30,6 +30,7 @@ mod report;
 mod rootfs;
 mod shims;
 mod streams;
+mod tenancy;
 
 use std::{fs, sync::Arc};
 
@@ -49,6 +50,7 @@ use crate::{
     reconcile::Fleet,
     report::Reports,
     streams::follow::LogWatch,
+    tenancy::Tenancy,
 };
 
 /// Makes the service: joins if need be, takes up what the last agent left, and begins to follow the
@@ -89,9 +91,11 @@ fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> any
     let trash = Trash::open(places.trash())?;
     let layers = Layers::open(places.layers(), trash.clone(), &boot)?;
     fs::write(&boot_file, &boot)?;
+    let tenancy = Tenancy::open(places.namespaces(), places.layers())?;
     Ok(Arc::new(Host {
         images: Images::new(layers, images, config.image_limits),
         net: Net::new(&config.netd_socket)?,
+        tenancy,
         ledger: Ledger::new(places.clone()),
         clock: ctx.clock().clone(),
         reports: Reports::default(),

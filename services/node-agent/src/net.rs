@@ -50,8 +50,13 @@ impl Net {
     }
 
     /// Adds an endpoint to the plan without telling netd: for containers found running.
-    pub(crate) fn remember(&self, container: &PlannedContainer, network: Option<&PlannedNetwork>) {
-        self.edit(|plan| put(plan, container, network));
+    pub(crate) fn remember(
+        &self,
+        container: &PlannedContainer,
+        network: Option<&PlannedNetwork>,
+        owner: Option<PathBuf>,
+    ) {
+        self.edit(|plan| put(plan, netd_endpoint(container, owner), network));
     }
 
     /// Sends the whole plan whenever netd may not have it, for as long as the agent lives.
@@ -79,11 +84,13 @@ impl Net {
         &self,
         container: &PlannedContainer,
         network: Option<&PlannedNetwork>,
+        owner: Option<PathBuf>,
     ) -> Result<PathBuf, String> {
-        self.edit(|plan| put(plan, container, network));
+        let endpoint = netd_endpoint(container, owner);
+        self.edit(|plan| put(plan, endpoint.clone(), network));
         let delta = NetDelta {
             networks: network.map(netd_network).into_iter().collect(),
-            endpoints: vec![netd_endpoint(container)],
+            endpoints: vec![endpoint],
             remove_endpoints: Vec::new(),
         };
         let status = self.call(&delta).await.map_err(|e| format!("network: {e}"))?;
@@ -181,11 +188,11 @@ impl Net {
     }
 }
 
-fn put(plan: &mut NetPlan, container: &PlannedContainer, network: Option<&PlannedNetwork>) {
+fn put(plan: &mut NetPlan, endpoint: NetEndpoint, network: Option<&PlannedNetwork>) {
     if let Some(network) = network {
         plan.networks.insert(network.id.to_string(), netd_network(network));
     }
-    plan.endpoints.insert(container.id.to_string(), netd_endpoint(container));
+    plan.endpoints.insert(endpoint.container.to_string(), endpoint);
 }
 
 fn drop_unused_networks(plan: &mut NetPlan) {
@@ -201,10 +208,11 @@ fn netd_network(network: &PlannedNetwork) -> NetNetwork {
     NetNetwork { id: network.id.clone(), vni: network.vni, subnet: network.subnet, peers: network.peers.clone() }
 }
 
-fn netd_endpoint(container: &PlannedContainer) -> NetEndpoint {
+fn netd_endpoint(container: &PlannedContainer, owner: Option<PathBuf>) -> NetEndpoint {
     NetEndpoint {
         container: container.id.clone(),
         attachment: container.endpoint.as_ref().map(|e| NetAttachment { network: e.network.clone(), ip: e.ip }),
         ports: container.ports.clone(),
+        owner,
     }
 }

@@ -53,12 +53,14 @@ impl Fleet {
         let mut book =
             Book { keepers: BTreeMap::new(), networks: host.ledger.networks(), generation: host.ledger.generation() };
         let entries = host.ledger.containers()?;
+        let projects: Vec<_> = entries.iter().filter_map(|e| Some(e.plan.as_ref()?.project)).collect();
+        host.tenancy.forget_others(&projects);
         // netd's plan must know of every run that lives before it is sent for the first time.
         for Entry { plan, state, .. } in &entries {
             if let Some(plan) =
                 plan.as_ref().filter(|p| state.is_alive() && p.endpoint.is_some() && !p.spec.network_none)
             {
-                host.net.remember(plan, book.network_of(plan).as_ref());
+                host.net.remember(plan, book.network_of(plan).as_ref(), host.tenancy.pin_of(plan));
             }
         }
         host.reports.reached(book.generation.max(0));

@@ -4,8 +4,8 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -16,7 +16,10 @@ use nix::{
 };
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::discard::Trash;
+use crate::{
+    discard::Trash,
+    tenancy::{Overlay, Project},
+};
 
 /// Overlay's own bound is 500; Docker's images have at most 127.
 const MAX_LAYERS: usize = 127;
@@ -25,12 +28,16 @@ const MAX_OPTION_BYTES: usize = 4000;
 
 /// What to mount.
 pub(crate) struct Rootfs<'a> {
-    /// The container's directory: holds `upper`, `work`, `rootfs`.
+    /// The container's directory: holds `upper` and `work`.
     pub(crate) dir: &'a Path,
+    /// Where it is mounted.
+    pub(crate) on: &'a Path,
     /// Unpacked layers, lowest first.
     pub(crate) layers: &'a [PathBuf],
     /// Nothing of it is needed after a power loss (`--rm`): unmounting need not wait for the disk.
     pub(crate) volatile: bool,
+    /// Whose ids it has; the host's own without.
+    pub(crate) project: Option<&'a Project>,
 }
 
 /// Makes the directories.
@@ -38,7 +45,7 @@ pub(crate) struct Rootfs<'a> {
 /// # Errors
 /// The disk is full.
 pub(crate) fn prepare(dir: &Path) -> io::Result<()> {
-    for (name, mode) in [("", 0o700), ("upper", 0o755), ("rootfs", 0o755), ("log", 0o700), ("files", 0o755)] {
+    for (name, mode) in [("", 0o700), ("upper", 0o755), ("log", 0o700), ("files", 0o755)] {
         fs::DirBuilder::new().recursive(true).mode(mode).create(dir.join(name))?;
     }
     Ok(())
@@ -50,8 +57,9 @@ impl Rootfs<'_> {
     /// # Errors
     /// In the kernel's words.
     pub(crate) fn mount(&self, trash: &Trash) -> io::Result<()> {
-        let (rootfs, work) = (self.dir.join("rootfs"), self.dir.join("work"));
-        if is_mounted(&rootfs)? {
+        let work = self.dir.join("work");
+        self.make_mount_point()?;
+        if is_mounted(self.on)? {
             return Ok(());
         }
         if self.layers.len() > MAX_LAYERS {
@@ -72,15 +80,43 @@ impl Rootfs<'_> {
         } else {
             self.layers.iter().rev().map(PathBuf::as_path).collect()
         };
+        if let Some(project) = self.project {
+            return self.mount_mapped(project, &lower);
+        }
         let options = self.options(&lower.iter().map(|p| p.display().to_string()).collect::<Vec<_>>());
         if options.len() <= MAX_OPTION_BYTES {
-            return mount_overlay(&rootfs, &options);
+            return mount_overlay(self.on, &options);
         }
         // Long lists are named by descriptors, which are short.
         let open = |p: &&Path| openat(CWD, *p, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let held: Vec<OwnedFd> = lower.iter().map(open).collect::<Result<_, _>>()?;
         let names: Vec<String> = held.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-        mount_overlay(&rootfs, &self.options(&names))
+        mount_overlay(self.on, &self.options(&names))
+    }
+
+    /// Its parent may be entered by the container's own root and nobody else: a container's init goes
+    /// there by path, and what is below has programs of the tenant's making.
+    fn make_mount_point(&self) -> io::Result<()> {
+        let Some(parent) = self.on.parent() else { return Ok(()) };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.on)?;
+        if let Some(project) = self.project {
+            std::os::unix::fs::chown(parent, None, Some(project.root_id()))?;
+            fs::set_permissions(parent, fs::Permissions::from_mode(0o710))?;
+        }
+        Ok(())
+    }
+
+    fn mount_mapped(&self, project: &Project, lower: &[&Path]) -> io::Result<()> {
+        let writable = project.view(self.dir)?;
+        let open = |path: &&Path| match path.strip_prefix(self.dir) {
+            // No layers at all: an empty directory of its own.
+            Ok(own) => Ok(openat(&writable, own, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?),
+            Err(_) => project.open_layer(path),
+        };
+        let lower = lower.iter().map(open).collect::<io::Result<_>>()?;
+        Overlay { lower, writable: writable.as_fd(), volatile: self.volatile, root_id: project.root_id() }
+            .mount(self.on)
+            .map_err(|e| io::Error::other(format!("mount the container's root file system: {e}")))
     }
 
     fn options(&self, lower: &[String]) -> String {
@@ -155,10 +191,10 @@ mod tests {
             .collect();
         let dir = root.path().join("container");
         prepare(&dir).expect("prepares");
-        let rootfs = Rootfs { dir: &dir, layers: &layers, volatile: false };
+        let merged = dir.join("mount/fs");
+        let rootfs = Rootfs { dir: &dir, on: &merged, layers: &layers, volatile: false, project: None };
         rootfs.mount(&trash).expect("mounts");
         rootfs.mount(&trash).expect("again is fine");
-        let merged = dir.join("rootfs");
         assert_eq!(fs::read_to_string(merged.join("top")).expect("merged"), "119");
         assert!(merged.join("f0").exists());
         fs::write(merged.join("written"), "x").expect("writable");
@@ -180,7 +216,10 @@ mod tests {
         // What the kernel leaves when the host dies.
         fs::create_dir_all(dir.join("work/work/incompat/volatile")).expect("create");
         let layers = [layer];
-        Rootfs { dir: &dir, layers: &layers, volatile: true }.mount(&trash).expect("mounts");
-        unmount(&dir.join("rootfs")).expect("unmounts");
+        let merged = dir.join("mount/fs");
+        Rootfs { dir: &dir, on: &merged, layers: &layers, volatile: true, project: None }
+            .mount(&trash)
+            .expect("mounts");
+        unmount(&merged).expect("unmounts");
     }
 }

@@ -88,6 +88,7 @@ pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Cont
         stdin_once: false,
         cgroup_path: cgroup_path.clone(),
         console_size: None,
+        root_id: None,
     };
     let mut recipe = Recipe { sandbox, config, rootfs, without_seccomp: false };
     change(&mut recipe);

@@ -114,11 +114,10 @@ impl Task {
                 Some(layers) => layers,
                 None => self.host.images.ensure(&plan.image).await?,
             };
-            let (dir, trash) = (self.host.places.container(&self.id), self.host.trash.clone());
-            let volatile = plan.spec.auto_remove;
+            let task = self.clone();
             blocking(move || {
-                rootfs::prepare(&dir)?;
-                Rootfs { dir: &dir, layers: &layers, volatile }.mount(&trash)
+                rootfs::prepare(&task.host.places.container(&task.id))?;
+                task.mount_rootfs(&layers)
             })
             .await
         };
@@ -131,6 +130,16 @@ impl Task {
         }
     }
 
+    /// Mounts the root file system over its layers, unless it is mounted.
+    pub(super) fn mount_rootfs(&self, layers: &[std::path::PathBuf]) -> std::io::Result<()> {
+        let places = &self.host.places;
+        let Some(plan) = &self.plan else { return Err(std::io::Error::other("nothing is known of the container")) };
+        let project = self.host.tenancy.project_of(plan)?;
+        let (dir, on) = (places.container(&self.id), places.rootfs(&self.id));
+        Rootfs { dir: &dir, on: &on, layers, volatile: plan.spec.auto_remove, project: project.as_deref() }
+            .mount(&self.host.trash)
+    }
+
     /// Gives back what a run held. Runs to its end whatever fails; what could not be given back is
     /// tried again at the next start and at removal.
     pub(super) async fn release(&self) {
@@ -141,8 +150,10 @@ impl Task {
             }
         };
         let (rootfs, cgroup_path) = (self.host.places.rootfs(&self.id), self.host.cgroup_path(&self.id));
+        let uts = self.host.places.uts(&self.id);
         let clean = blocking(move || {
             cgroup::remove(&cgroup_path, Duration::from_secs(5))?;
+            rootfs::unmount(&uts)?;
             rootfs::unmount(&rootfs)
         });
         let ((), (), cleaned) = tokio::join!(dismiss, self.host.net.detach(&self.id), clean);
@@ -177,6 +188,7 @@ impl Task {
             if rootfs::is_mounted(&rootfs)? {
                 return Err(std::io::Error::other("its root file system is still mounted"));
             }
+            remove_mount_point(&rootfs)?;
             for part in ["upper", "work", "empty", "log", "files", "rootfs"] {
                 trash.discard(&dir.join(part))?;
             }
@@ -206,6 +218,17 @@ impl Task {
             tracing::info!(container = %self.id, told, "the runtime would not delete the container");
         }
     }
+}
+
+/// The mount point and the directory made for it.
+fn remove_mount_point(rootfs: &std::path::Path) -> std::io::Result<()> {
+    for dir in [Some(rootfs), rootfs.parent()].into_iter().flatten() {
+        match std::fs::remove_dir(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Runs something that blocks, with its error as text.

@@ -14,6 +14,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use contract::host::PlannedContainer;
 use model::{Exit, Progress};
 use runtime::{
     Netns, SandboxSpec,
@@ -26,7 +27,12 @@ use super::{
     effects::{Task, blocking},
     machine::Event,
 };
-use crate::{files, rootfs::Rootfs, shims};
+use crate::{
+    files,
+    host::Host,
+    shims,
+    tenancy::{self, Project},
+};
 
 /// Starts a run. The outcome is `Started`, or `Exited` with the reason it could not be started.
 pub(super) async fn start(task: &Task, run: u32, restart: u32) -> Event {
@@ -149,14 +155,16 @@ async fn netns(task: &Task) -> Result<Netns, String> {
     if task.network.is_none() {
         return Err("network: the plan has an endpoint on a network it does not describe".to_owned());
     }
-    task.host.net.attach(plan, task.network.as_ref()).await.map(Netns::Path)
+    let (host, of) = (task.host.clone(), plan.clone());
+    let owner = blocking(move || host.tenancy.project_of(&of)).await?.map(|project| project.pin().to_owned());
+    task.host.net.attach(plan, task.network.as_ref(), owner).await.map(Netns::Path)
 }
 
 async fn mount(task: &Task) -> Result<(), String> {
     let Some(plan) = &task.plan else { return Err("nothing is known of the container".to_owned()) };
     let layers = task.host.images.find(&plan.image).ok_or("a layer of the image is gone")?;
-    let (dir, trash, volatile) = (task.host.places.container(&task.id), task.host.trash.clone(), plan.spec.auto_remove);
-    blocking(move || Rootfs { dir: &dir, layers: &layers, volatile }.mount(&trash)).await
+    let task = task.clone();
+    blocking(move || task.mount_rootfs(&layers)).await
 }
 
 async fn sync(task: &Task) -> Result<(), String> {
@@ -169,8 +177,11 @@ async fn write_bundle(task: &Task, netns: Netns) -> Result<(), Refusal> {
     let (host, network) = (task.host.clone(), task.network.clone());
     let written = tokio::task::spawn_blocking(move || {
         let dir = host.places.container(&plan.id);
-        let files =
-            files::write(&dir, &plan, network.as_ref()).map_err(|e| runtime::Error::io("write /etc files", e))?;
+        let project = host.tenancy.project_of(&plan).map_err(|e| runtime::Error::io("make the user namespace", e))?;
+        let owner = project.as_deref().map(Project::root_id);
+        let files = files::write(&dir, &plan, network.as_ref(), owner)
+            .map_err(|e| runtime::Error::io("write /etc files", e))?;
+        let uts = uts(&host, &plan, project.as_deref()).map_err(|e| runtime::Error::io("set the domain name", e))?;
         let spec = &plan.spec;
         let sandbox = SandboxSpec {
             id: plan.id.to_string(),
@@ -184,6 +195,8 @@ async fn write_bundle(task: &Task, netns: Netns) -> Result<(), Refusal> {
             console_size: spec.console_size,
             rootfs: host.places.rootfs(&plan.id),
             netns,
+            userns: project.as_deref().map(Project::namespace),
+            uts,
             cgroup_path: host.cgroup_path(&plan.id),
             resources: spec.resources.clone(),
             security: spec.security.clone(),
@@ -212,6 +225,14 @@ async fn write_bundle(task: &Task, netns: Netns) -> Result<(), Refusal> {
     }
 }
 
+/// A UTS namespace made ahead of the runtime, where only so the domain name can be set.
+fn uts(host: &Host, plan: &PlannedContainer, project: Option<&Project>) -> std::io::Result<Option<PathBuf>> {
+    let Some(project) = project.filter(|_| !plan.spec.domainname.is_empty()) else { return Ok(None) };
+    let pin = host.places.uts(&plan.id);
+    tenancy::make_uts(project.userns(), files::hostname(plan), &plan.spec.domainname, &pin)?;
+    Ok(Some(pin))
+}
+
 fn shim_config(task: &Task, run: u32, restart: u32) -> Result<ShimConfig, Refusal> {
     let Some(plan) = &task.plan else { return Err(host_trouble("nothing is known of the container")) };
     let spec = &plan.spec;
@@ -235,5 +256,6 @@ fn shim_config(task: &Task, run: u32, restart: u32) -> Result<ShimConfig, Refusa
         stdin_once: spec.stdin_once,
         cgroup_path: task.host.cgroup_path(&task.id),
         console_size: spec.console_size,
+        root_id: task.host.tenancy.project_of(plan).map_err(host_trouble)?.map(|p| p.root_id()),
     })
 }

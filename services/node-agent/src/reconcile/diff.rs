@@ -72,6 +72,7 @@ mod tests {
 
     fn container(n: u8, desired: Desired) -> PlannedContainer {
         PlannedContainer {
+            uid_base: None,
             id: id(n),
             project: ProjectId(uuid::Uuid::nil()),
             name: "web".parse().expect("a name"),

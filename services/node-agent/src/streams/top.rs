@@ -140,7 +140,21 @@ fn read(pid: u32, boot: i64) -> Option<Process> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let uid = status.lines().find_map(|l| l.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())?;
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    parse(pid, &stat, &arguments, uid, boot)
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
+    parse(pid, &stat, &arguments, inside(uid, &map), boot)
+}
+
+/// A user's id as its container knows it: the range on the host is nobody's business.
+fn inside(uid: u32, map: &str) -> u32 {
+    let ranges = map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?))
+    });
+    let of = |(inner, outer, count): (u32, u32, u32)| {
+        let nth = uid.checked_sub(outer).filter(|n| *n < count)?;
+        inner.checked_add(nth)
+    };
+    ranges.filter_map(of).next().unwrap_or(uid)
 }
 
 /// The name in `stat` may hold blanks and brackets: what counts begins after the last bracket.
@@ -176,6 +190,13 @@ mod tests {
         assert_eq!((p.ppid, p.cpu_s, p.command.as_str()), (7, 2, "sh -c true"));
         assert_eq!((p.started.unix_timestamp(), terminal(p.tty).as_str()), (1_000_123, "pts/0"));
         assert_eq!((p.virtual_kib, p.resident_kib), (8000, 1024));
+    }
+
+    #[test]
+    fn users_are_those_of_the_container() {
+        let map = "         0    1048576      65536\n";
+        assert_eq!([1_048_576, 1_048_609, 1_114_112, 7].map(|uid| inside(uid, map)), [0, 33, 1_114_112, 7]);
+        assert_eq!(inside(33, "         0          0 4294967295\n"), 33);
     }
 
     #[test]

@@ -212,6 +212,8 @@ impl World {
     pub(crate) async fn begin(name: &str) -> Self {
         tls::install_provider();
         let dir = tempfile::Builder::new().prefix(&format!("wt-agent-{name}-")).tempdir().expect("temporary directory");
+        // A container's init walks to its root as a user of its own.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).expect("permissions");
         let control = Control::new(HostId(chassis::ids::uuid_v7()));
         let scheduler = serve(&dir, &control, "scheduler").await;
         let image = serve(&dir, &control, "image").await;
@@ -314,10 +316,12 @@ impl World {
         roots.chain([Path::new("/sys/fs/cgroup").join(&inner)]).filter(|p| p.exists()).collect()
     }
 
+    /// Everything mounted but the projects' namespaces, which stay for the next container.
     pub(crate) fn mounts(&self) -> Vec<String> {
         let prefix = self.dir.path().display().to_string();
+        let pins = format!("{prefix}/run/namespaces/");
         let text = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-        text.lines().filter(|l| l.contains(&prefix)).map(str::to_owned).collect()
+        text.lines().filter(|l| l.contains(&prefix) && !l.contains(&pins)).map(str::to_owned).collect()
     }
 }
 
@@ -436,6 +440,7 @@ pub(crate) fn shell(image: &PlannedImage, command: &str) -> PlannedContainer {
         ..ContainerSpec::default()
     };
     PlannedContainer {
+        uid_base: Some(0x7ffe_0000),
         id: ContainerId::from_bytes(chassis::ids::random_hex_id()),
         project: ProjectId(chassis::ids::uuid_v7()),
         name: "box".parse().expect("a name"),
