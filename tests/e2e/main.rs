@@ -4,6 +4,7 @@
 mod bad_input;
 mod exec;
 mod images;
+mod isolation;
 mod lifecycle;
 mod network;
 mod openapi;

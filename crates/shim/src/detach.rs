@@ -125,6 +125,20 @@ pub(crate) fn unblock_signals(command: &mut Command) {
     }
 }
 
+/// Gives `command`'s process the usual mask: the cgroups a runtime makes must be open to the
+/// container's root, who is not the host's.
+pub(crate) fn usual_umask(command: &mut Command) {
+    let reset = || {
+        umask(Mode::from_bits_truncate(0o022));
+        Ok(())
+    };
+    #[expect(unsafe_code, reason = "pre_exec")]
+    // SAFETY: between fork and exec it makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(reset);
+    }
+}
+
 /// The listening socket's peer credentials become this process's, not those of the parent that bound it.
 pub(crate) fn claim(listener: &UnixListener) -> io::Result<()> {
     Ok(listen(listener, Backlog::MAXCONN)?)

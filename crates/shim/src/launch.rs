@@ -87,6 +87,7 @@ impl Shim {
             ends = stdio::pipes(&mut command, wanted, self.config.root_id)?;
         }
         detach::unblock_signals(&mut command);
+        detach::usual_umask(&mut command);
         let child = command.spawn()?;
         // The command holds the process's ends of the pipes; without them gone there is no end of file.
         drop(command);

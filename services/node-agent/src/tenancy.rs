@@ -61,11 +61,6 @@ impl Tenancy {
         Ok(Self { dir, layers, missing, known: Mutex::default() })
     }
 
-    /// Why there are no user namespaces here.
-    pub(crate) fn missing(&self) -> Option<&str> {
-        self.missing.as_deref()
-    }
-
     /// The container's project, made if it is new here. `None`: the host's own ids.
     ///
     /// # Errors

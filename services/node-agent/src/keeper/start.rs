@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     files,
-    host::Host,
+    host::{self, Host},
     shims,
     tenancy::{self, Project},
 };
@@ -229,6 +229,7 @@ async fn write_bundle(task: &Task, netns: Netns) -> Result<(), Refusal> {
 fn uts(host: &Host, plan: &PlannedContainer, project: Option<&Project>) -> std::io::Result<Option<PathBuf>> {
     let Some(project) = project.filter(|_| !plan.spec.domainname.is_empty()) else { return Ok(None) };
     let pin = host.places.uts(&plan.id);
+    host::make_private(host.places.run_dir(&plan.id).path())?;
     tenancy::make_uts(project.userns(), files::hostname(plan), &plan.spec.domainname, &pin)?;
     Ok(Some(pin))
 }

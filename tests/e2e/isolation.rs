@@ -1,0 +1,107 @@
+//! Hostile tenants on one host: ids of their own, limits of their own, and nothing of the host's. Ids
+//! in names are of the attack catalogue. Every refusal stands beside the same thing succeeding where it may.
+
+use tests::{Docker, Suite, unique};
+
+/// A container of each project that sleeps. Dropping it removes both.
+struct Two {
+    name: String,
+    one: Docker,
+    two: Docker,
+}
+
+impl Two {
+    fn run() -> Self {
+        let suite = Suite::here();
+        let (one, two) = (suite.docker(), suite.docker_as(suite.var("WHARFAGE_TOKEN_2")));
+        let name = unique("apart");
+        for docker in [&one, &two] {
+            let _ = docker.ok(&["run", "-d", "--name", &name, "busybox", "sleep", "600"]);
+        }
+        Self { name, one, two }
+    }
+}
+
+impl Drop for Two {
+    fn drop(&mut self) {
+        self.one.remove(&[&self.name]);
+        self.two.remove(&[&self.name]);
+    }
+}
+
+fn sh(docker: &Docker, script: &str) -> String {
+    docker.ok(&["run", "--rm", "busybox", "sh", "-c", script])
+}
+
+/// First id on the host, of the container's whole range.
+fn range(docker: &Docker, name: &str) -> u32 {
+    let map = docker.ok(&["exec", name, "cat", "/proc/self/uid_map"]);
+    let numbers: Vec<u32> = map.split_whitespace().map(|n| n.parse().expect("a number")).collect();
+    assert_eq!((numbers[0], numbers[2], numbers.len()), (0, 65_536, 3), "{map}");
+    numbers[1]
+}
+
+#[test]
+fn every_project_has_users_of_its_own_and_keeps_them() {
+    let both = Two::run();
+    let (one, two) = (range(&both.one, &both.name), range(&both.two, &both.name));
+    assert!(one.abs_diff(two) >= 65_536 && one >= 1_048_576 && two >= 1_048_576, "{one} {two}");
+    let pid: u32 = both.one.ok(&["inspect", "-f", "{{.State.Pid}}", &both.name]).parse().expect("a pid");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs here");
+    assert!(status.contains(&format!("Uid:\t{one}\t{one}\t{one}\t{one}\n")), "{status}");
+    let hosts = std::fs::read_link("/proc/self/ns/user").expect("ours");
+    assert_ne!(std::fs::read_link(format!("/proc/{pid}/ns/user")).expect("its own"), hosts);
+    // The next container of the project is in the same range.
+    assert_eq!(sh(&both.one, "cat /proc/self/uid_map").split_whitespace().nth(1), Some(one.to_string().as_str()));
+}
+
+#[test]
+fn files_belong_to_whom_the_container_says_and_what_is_on_disk_is_not_shifted() {
+    let docker = Suite::here().docker();
+    let script = "touch /new; chown 33:34 /new; rm /bin/yes; mv /bin/zcat /bin/moved; \
+        echo x >>/etc/passwd; stat -c %u:%g /new /bin/sh /bin/moved /etc/passwd /etc/hosts /etc/resolv.conf /; [ -e /bin/yes ] || echo gone";
+    assert_eq!(sh(&docker, script), "33:34\n0:0\n0:0\n0:0\n0:0\n0:0\n0:0\ngone");
+    // A layer is shared: what one project did to its copy is nobody else's business.
+    let other = Suite::here().docker_as(Suite::here().var("WHARFAGE_TOKEN_2"));
+    assert_eq!(sh(&other, "ls /bin/yes /bin/zcat"), "/bin/yes\n/bin/zcat");
+}
+
+#[test]
+fn root_of_a_container_rules_its_own_network_and_its_own_streams() {
+    let docker = Suite::here().docker();
+    let script = "nc -l -p 80 & sleep 0.2; netstat -ltn | grep -c :80; ping -c 1 127.0.0.1 >/dev/null && echo pinged; \
+        echo out >/dev/stdout; echo err >/dev/stderr; ls /sys/class/net";
+    let outcome = docker.run(&["run", "--rm", "busybox", "sh", "-c", script]);
+    assert_eq!(
+        (outcome.stdout.as_str(), outcome.stderr.as_str()),
+        ("1\npinged\nout\neth0\nlo\n", "err\n"),
+        "{outcome:?}"
+    );
+    let as_user = docker.run(&[
+        "run",
+        "--rm",
+        "-u",
+        "1000:1000",
+        "busybox",
+        "sh",
+        "-c",
+        "echo out >/dev/stdout; nc -l -p 81 & sleep 0.2; netstat -ltn | grep -c :81",
+    ]);
+    assert_eq!(as_user.stdout, "out\n1\n", "{as_user:?}");
+}
+
+#[test]
+fn a_domain_name_is_set_though_its_file_is_the_hosts() {
+    let docker = Suite::here().docker();
+    let args = ["run", "--rm", "--hostname", "ship", "--domainname", "harbour.example", "busybox", "cat"];
+    let names = docker.ok(&[&args[..], &["/proc/sys/kernel/domainname", "/proc/sys/kernel/hostname"]].concat());
+    assert_eq!(names, "harbour.example\nship");
+}
+
+#[test]
+fn a_user_the_range_does_not_have_is_refused_by_number() {
+    let docker = Suite::here().docker();
+    let outcome = docker.run(&["run", "--rm", "-u", "65536", "busybox", "true"]);
+    assert!(outcome.code != 0 && outcome.stderr.contains("uid 65536 is not in the range 0-65535"), "{outcome:?}");
+    assert_eq!(docker.ok(&["run", "--rm", "-u", "65535:65535", "busybox", "id", "-u"]), "65535");
+}
