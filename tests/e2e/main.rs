@@ -13,3 +13,4 @@ mod pause;
 mod platform;
 mod streams;
 mod tenancy;
+mod update;

@@ -7,7 +7,7 @@
 //! header (stream, 0, 0, 0, big-endian length) and payload. Upstream bytes are raw stdin; the end
 //! of that direction (half-close) is end of file for stdin while output goes on.
 
-use model::{ContainerId, ExecId};
+use model::{ContainerId, ExecId, Resources};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -75,6 +75,22 @@ pub struct KillRequest {
 pub struct FreezeRequest {
     /// Freeze, or thaw.
     pub frozen: bool,
+}
+
+/// `POST {CONTAINERS}/{id}/limits`: gives a container that runs these limits now, answered with
+/// [`LimitsReply`]. Nothing is done to one that does not run. They are in its plan already, or about to
+/// be: this way whoever asked learns what the kernel says to them.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LimitsRequest {
+    /// All its limits, the unchanged ones too.
+    pub resources: Resources,
+}
+
+/// See [`LimitsRequest`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct LimitsReply {
+    /// What the host cannot limit.
+    pub warnings: Vec<String>,
 }
 
 /// `POST {CONTAINERS}/{id}/resize` and `POST {EXECS}/{id}/resize`.

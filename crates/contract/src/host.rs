@@ -119,7 +119,8 @@ pub struct PlannedContainer {
     pub name: ContainerName,
     /// What is wanted now.
     pub desired: Desired,
-    /// The spec. Never changes after create (live updates get their own document).
+    /// The spec. After create only `resources` and `restart` change; the limits of a run that lives
+    /// change with them.
     pub spec: ContainerSpec,
     /// The image, by digest.
     pub image: PlannedImage,

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 use crate::{Error, ResolvedUser, Result, cgroup, rlimit, spec, user};
 
+const CONFIGURATION: &str = "config.json";
+
 /// Where the network namespace comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Netns {
@@ -115,7 +117,7 @@ pub fn write_bundle(dir: &Path, sandbox: &SandboxSpec) -> Result<Bundle> {
     let bytes =
         serde_json::to_vec(&document).map_err(|source| Error::Document { what: "OCI configuration".into(), source })?;
     make_private_dir(dir)?;
-    write_file(&dir.join("config.json"), &bytes)?;
+    write_configuration(dir, &bytes)?;
     Ok(Bundle { warnings, user: who })
 }
 
@@ -144,11 +146,19 @@ pub struct ExecProcess {
 /// # Errors
 /// No such bundle; an unknown user.
 pub fn exec_process(bundle: &Path, exec: &ExecProcess) -> Result<Value> {
-    let path = bundle.join("config.json");
+    spec::exec_process(read(bundle)?, exec)
+}
+
+/// The OCI configuration of a bundle.
+pub(crate) fn read(bundle: &Path) -> Result<Value> {
+    let path = bundle.join(CONFIGURATION);
     let bytes = fs::read(&path).map_err(|e| Error::io(format!("read {}", path.display()), e))?;
-    let config: Value = serde_json::from_slice(&bytes)
-        .map_err(|source| Error::Document { what: "OCI configuration".into(), source })?;
-    spec::exec_process(config, exec)
+    serde_json::from_slice(&bytes).map_err(|source| Error::Document { what: "OCI configuration".into(), source })
+}
+
+/// Replaces the OCI configuration of a bundle.
+pub(crate) fn write_configuration(bundle: &Path, bytes: &[u8]) -> Result<()> {
+    write_file(&bundle.join(CONFIGURATION), bytes)
 }
 
 fn make_private_dir(dir: &Path) -> Result<()> {

@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod cgroup;
 mod error;
+mod limits;
 pub mod oci;
 pub mod protocol;
 pub mod rlimit;
@@ -17,6 +18,7 @@ pub mod user;
 
 pub use bundle::{Bundle, ExecProcess, Netns, SandboxSpec, UserNamespace, exec_process, write_bundle};
 pub use error::{Error, Result};
+pub use limits::Relimit;
 pub use oci::{OciRuntime, StartFailure, by_name};
 pub use run_dir::RunDir;
 pub use user::ResolvedUser;

@@ -56,6 +56,11 @@ pub trait OciRuntime {
     /// # Errors
     /// Something cannot be removed; then `delete` is the way.
     fn forget(&self, id: &str, cgroup_path: &str) -> io::Result<()>;
+    /// Changes the limits of a container that runs to those of an OCI resources document on standard
+    /// input. Its log goes to standard error, for [`OciRuntime::update_failure`].
+    fn update(&self, id: &str) -> Command;
+    /// Why an update failed, from what the runtime logged.
+    fn update_failure(&self, log: &str) -> String;
     /// Prints the OCI state document.
     fn state(&self, id: &str) -> Command;
     /// dockerd's words for a start that failed, from what the runtime logged.
@@ -133,6 +138,16 @@ impl OciRuntime for Runc {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    fn update(&self, id: &str) -> Command {
+        let mut command = self.command();
+        command.args(["--log-format", "json", "update", "--resources", "-", id]);
+        command
+    }
+
+    fn update_failure(&self, log: &str) -> String {
+        last_error(log)
     }
 
     fn state(&self, id: &str) -> Command {

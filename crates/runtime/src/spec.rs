@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, path::PathBuf};
 
-use model::{DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, SecuritySpec};
+use model::{DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, Resources, SecuritySpec};
 use oci_spec::{
     OciSpecError,
     runtime::{
@@ -45,6 +45,12 @@ pub(crate) fn build(
     let capabilities = capabilities(&sandbox.security)?;
     let resources = resources::build(&sandbox.resources, cgroups, warnings).map_err(internal)?;
     assemble(sandbox, who, rlimits, &capabilities, resources).map_err(internal)
+}
+
+/// The resources part alone, as it stands in the configuration.
+pub(crate) fn limits(asked: &Resources, cgroups: &HostCgroups, warnings: &mut Vec<String>) -> Result<Value> {
+    let resources = resources::build(asked, cgroups, warnings).map_err(internal)?;
+    serde_json::to_value(resources).map_err(|source| Error::Document { what: "OCI resources".into(), source })
 }
 
 /// A builder of `oci-spec` refused: our values are wrong, not the tenant's.

@@ -19,7 +19,7 @@ use model::{
 };
 use time::OffsetDateTime;
 
-pub use change::NewContainer;
+pub use change::{ChangedLimits, NewContainer};
 pub(crate) use list::SpecCache;
 
 /// A container with everything needed to show it or to reach it: one query reads it all.

@@ -33,7 +33,7 @@ mod tokens;
 mod transaction;
 mod volumes;
 
-pub use containers::{ContainerProgress, ContainerRecord, EndpointRecord, HostAddress, NewContainer};
+pub use containers::{ChangedLimits, ContainerProgress, ContainerRecord, EndpointRecord, HostAddress, NewContainer};
 pub use endpoints::DEFAULT_NETWORK;
 pub use error::{on_constraint, store_error};
 pub use execs::ExecRecord;

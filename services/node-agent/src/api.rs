@@ -15,10 +15,10 @@ use chassis::{
     http,
 };
 use contract::agent::{
-    ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, FreezeRequest, KillRequest, LogsQuery, ResizeRequest,
-    TopReply,
+    ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, FreezeRequest, KillRequest, LimitsReply, LimitsRequest,
+    LogsQuery, ResizeRequest, TopReply,
 };
-use model::{ContainerId, Error, ExecId, Result};
+use model::{ContainerId, Error, ExecId, Phase, Result};
 use runtime::protocol::Request as ShimRequest;
 use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi, openapi::OpenApi as Document};
@@ -28,6 +28,7 @@ use crate::{
     freezer,
     host::SharedHost,
     keeper::{Handle, Message, signal_number},
+    limits,
     reconcile::Fleet,
     shims,
     streams::{Upgrade, attach, exec, logs, stats, top},
@@ -56,6 +57,7 @@ fn routes() -> OpenApiRouter<AgentState> {
         .routes(routes!(read_logs))
         .routes(routes!(kill_container))
         .routes(routes!(freeze_container))
+        .routes(routes!(limit_container))
         .routes(routes!(resize_container))
         .routes(routes!(top_container))
         .routes(routes!(read_stats))
@@ -168,6 +170,26 @@ async fn freeze_container(
     let keeper = state.container(&id)?;
     freezer::set(&state.host, &keeper, body(request)?.frozen).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Give it new limits while it runs.
+#[utoipa::path(
+    post, path = "/containers/v1/{id}/limits", tag = "containers",
+    params(("id" = String, Path, description = "Container")), request_body = LimitsRequest,
+    responses((status = 200, body = LimitsReply), (status = 404, description = "No such container"), (status = 500, description = "The kernel does not take them"))
+)]
+async fn limit_container(
+    State(state): State<AgentState>,
+    Path(id): Path<String>,
+    request: std::result::Result<Json<LimitsRequest>, JsonRejection>,
+) -> Answer<Json<LimitsReply>> {
+    let keeper = state.container(&id)?;
+    let LimitsRequest { resources } = body(request)?;
+    let _turn = keeper.cgroup.lock().await;
+    let runs = keeper.observed().borrow().progress.phase == Phase::Running;
+    let runtime = keeper.plan().filter(|_| runs).map(|plan| plan.spec.runtime);
+    let Some(runtime) = runtime else { return Ok(Json(LimitsReply::default())) };
+    Ok(Json(LimitsReply { warnings: limits::apply(&state.host, &keeper.id, &runtime, &resources).await? }))
 }
 
 /// Set the terminal's size.

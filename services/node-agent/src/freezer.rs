@@ -20,7 +20,7 @@ const NOTED_WITHIN: Duration = Duration::from_secs(10);
 /// It does not run, is so already, or the kernel does not do it.
 pub(crate) async fn set(host: &SharedHost, keeper: &Handle, frozen: bool) -> Result<()> {
     let id = &keeper.id;
-    let _turn = keeper.freezing.lock().await;
+    let _turn = keeper.cgroup.lock().await;
     let mut observed = keeper.observed();
     let before = observed.borrow_and_update().clone();
     match (before.progress.phase == Phase::Running, before.paused, frozen) {

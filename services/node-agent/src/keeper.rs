@@ -18,7 +18,7 @@ use std::{
 
 use contract::host::{PlannedContainer, PlannedNetwork};
 use machine::{Busy, Effect, State, Wanted, step};
-use model::{ContainerId, Desired, Observed, Progress};
+use model::{ContainerId, Desired, Observed, Phase, Progress};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -48,8 +48,8 @@ pub(crate) struct Handle {
     observed: watch::Receiver<Observed>,
     plan: Arc<Mutex<Option<PlannedContainer>>>,
     pub(crate) hub: Arc<Hub>,
-    /// Held by whoever freezes or thaws it: the kernel and what is told of it change in the same order.
-    pub(crate) freezing: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever changes its cgroup: the kernel and what is told of it change in the same order.
+    pub(crate) cgroup: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {
@@ -80,6 +80,7 @@ pub(crate) struct Keeper {
     outbox: mpsc::WeakUnboundedSender<Message>,
     observed: watch::Sender<Observed>,
     hub: Arc<Hub>,
+    cgroup: Arc<tokio::sync::Mutex<()>>,
     /// Number of the effect under way.
     effect: u64,
     under_way: Option<AbortHandle>,
@@ -94,13 +95,14 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwor
     let (observed, watch) = watch::channel(entry.state.observed.clone());
     let plan = Arc::new(Mutex::new(entry.plan));
     let hub = Arc::new(Hub::default());
+    let cgroup = Arc::new(tokio::sync::Mutex::new(()));
     let handle = Handle {
         id: entry.id.clone(),
         messages: messages.clone(),
         observed: watch,
         plan: plan.clone(),
         hub: hub.clone(),
-        freezing: Arc::default(),
+        cgroup: cgroup.clone(),
     };
     let keeper = Keeper {
         id: entry.id,
@@ -113,6 +115,7 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwor
         outbox: messages.downgrade(),
         observed,
         hub,
+        cgroup,
         effect: 0,
         under_way: None,
         timer: None,
@@ -128,7 +131,11 @@ impl Keeper {
             let event = match message {
                 Message::Plan(plan, network) => {
                     self.network = network.or(self.network.take());
-                    *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(*plan);
+                    let limits = plan.spec.resources.clone();
+                    let before = self.plan.lock().unwrap_or_else(PoisonError::into_inner).replace(*plan);
+                    if before.is_some_and(|before| before.spec.resources != limits) {
+                        self.limit();
+                    }
                     Event::Look
                 }
                 Message::Discard => {
@@ -182,6 +189,10 @@ impl Keeper {
         if self.state.observed != before.observed {
             self.publish(&before.observed);
         }
+        if before.busy == Busy::Adopting && self.state.observed.progress.phase == Phase::Running {
+            // Its plan may have changed while there was no agent, or right before the last one died.
+            self.limit();
+        }
         if let Some(effect) = effect {
             self.perform(effect);
         }
@@ -204,7 +215,7 @@ impl Keeper {
         }
         if !self.state.is_alive() {
             // Whoever still waits for the output of the run that ended here waits in vain.
-            self.hub.run_ended(observed.progress != before.progress && observed.progress.phase >= model::Phase::Exited);
+            self.hub.run_ended(observed.progress != before.progress && observed.progress.phase >= Phase::Exited);
         }
         self.observed.send_replace(observed.clone());
         self.host.reports.moved(&self.id, observed);

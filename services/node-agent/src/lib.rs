@@ -22,6 +22,7 @@ mod image;
 mod keeper;
 mod layers;
 mod ledger;
+mod limits;
 mod link;
 mod net;
 pub mod purge;

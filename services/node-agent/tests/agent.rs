@@ -6,7 +6,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use contract::agent::{
-    AttachQuery, ExecStart, ExecState, FreezeRequest, KillRequest, LogsQuery, STREAM_PROTOCOL, TopReply,
+    AttachQuery, ExecStart, ExecState, FreezeRequest, KillRequest, LimitsReply, LimitsRequest, LogsQuery,
+    STREAM_PROTOCOL, TopReply,
 };
 use model::{ContainerId, Desired, Error, ExecId, Phase, RestartPolicy};
 use support::{World, busybox, frames, program, shell, text};
@@ -505,4 +506,48 @@ async fn a_paused_container_is_still_paused_for_the_next_agent() {
     world.control.want_state(&id, Desired::Stopped { run: 1, signal: "SIGKILL".into(), timeout_s: 30 });
     let ended = world.control.until_phase(&id, 1, Phase::Exited).await;
     assert_eq!((ended.exit.map(|e| e.code), ended.paused), (Some(137), false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_runs_gets_new_limits_with_its_plan_also_from_the_next_agent() {
+    let mut world = World::begin("limits").await;
+    let image = busybox(&world.control);
+    let mut container = shell(&image, "while :; do sleep 1; done");
+    container.spec.resources.pids_limit = Some(50);
+    let id = container.id.clone();
+    world.control.want(container.clone());
+    world.control.want_state(&id, Desired::Running { run: 1 });
+    world.control.until_phase(&id, 1, Phase::Running).await;
+    let pids = world.cgroup_of(&id).into_iter().map(|dir| dir.join("pids.max")).find(|file| file.exists());
+    let pids = pids.expect("the host limits processes");
+    let limit = || std::fs::read_to_string(&pids).expect("reads").trim().to_owned();
+    assert_eq!(limit(), "50");
+    let until = async |wanted: &str| {
+        for _ in 0..200 {
+            if limit() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("pids.max is {} and not {wanted}", limit());
+    };
+    container.desired = Desired::Running { run: 1 };
+    container.spec.resources.pids_limit = Some(60);
+    world.control.want(container.clone());
+    until("60").await;
+    world.kill_agent();
+    container.spec.resources.pids_limit = Some(70);
+    world.control.want(container.clone());
+    world.start_agent().await;
+    until("70").await;
+
+    // Asked directly, the answer is the kernel's.
+    let mut wanted = container.spec.resources.clone();
+    wanted.memory_bytes = Some(model::MemoryBytes(1 << 12));
+    let path = format!("/containers/v1/{id}/limits");
+    let refused = world.gateway().post::<_, LimitsReply>(&path, &LimitsRequest { resources: wanted }).await;
+    let Err(Error::Failed(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.starts_with("runc did not terminate successfully: exit status 1: "), "{why}");
+    world.control.want_state(&id, Desired::Removed);
+    world.control.until_phase(&id, 1, Phase::Removed).await;
 }

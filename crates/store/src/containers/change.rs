@@ -1,7 +1,7 @@
 //! What the gateway wants of containers: inserted, started, stopped, renamed, removed. Each change
 //! goes to a row the same transaction has locked, so that it is decided on what is true.
 
-use model::{ContainerId, ContainerName, ContainerSpec, Digest, Error, Result};
+use model::{ContainerId, ContainerName, ContainerSpec, Digest, Error, Resources, RestartPolicy, Result};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
@@ -21,6 +21,17 @@ pub struct NewContainer<'a> {
     pub spec: &'a ContainerSpec,
     /// Now.
     pub created_at: OffsetDateTime,
+}
+
+/// What `docker update` changes.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangedLimits<'a> {
+    /// All limits, the unchanged ones too.
+    pub resources: &'a Resources,
+    /// The restart policy.
+    pub restart: RestartPolicy,
+    /// The client's `HostConfig` with the change in it.
+    pub host_config: &'a serde_json::Value,
 }
 
 impl ProjectTx {
@@ -140,6 +151,32 @@ impl ProjectTx {
             .map_err(store_error)?;
         }
         Ok(gone)
+    }
+
+    /// Changes what may change of a spec after create: limits, restart policy, and the client's document
+    /// that inspect shows. Its host is told. Do it first in a transaction: it orders plans.
+    ///
+    /// # Errors
+    /// `NoCapacity` if its host has not so much left.
+    pub async fn change_limits(&mut self, id: &ContainerId, limits: &ChangedLimits<'_>) -> Result<()> {
+        sqlx::query!(
+            "UPDATE containers SET spec = spec
+                 || jsonb_build_object('resources', $3::jsonb, 'restart', $4::jsonb)
+                 || jsonb_build_object('shown', coalesce(spec->'shown', '{}')
+                        || jsonb_build_object('HostConfig', $5::jsonb))
+             WHERE project_id = $1 AND id = $2",
+            self.project.0,
+            id.as_str(),
+            Json(limits.resources) as _,
+            Json(limits.restart) as _,
+            limits.host_config,
+        )
+        .execute(self.connection())
+        .await
+        .map_err(crate::on_constraint("hosts_capacity", || {
+            Error::NoCapacity("the host of this container has not that much left".into())
+        }))?;
+        Ok(())
     }
 
     /// Gives it another name; its host is told, nothing else happens to it. `false`: the name is taken.

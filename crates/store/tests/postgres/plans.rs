@@ -250,3 +250,31 @@ async fn a_delta_carries_what_changed_and_only_that() {
     assert_eq!(changed, [(&one, &Desired::Running { run: 1 })]);
     assert_ne!(one, two);
 }
+
+#[tokio::test]
+async fn new_limits_move_the_hosts_plan_and_never_promise_more_than_it_has() {
+    let (database, seed) = fresh("plan_limits").await;
+    let project = seed.project().await.expect("project");
+    let host = seed.host("a", room_for(2)).await.expect("host");
+    let id = seed.container(&project, &needs_a_gib()).await.expect("container");
+    let store = scheduler(&database);
+    place_all(&store).await;
+    let generation: i64 =
+        sqlx::query_scalar("SELECT generation FROM hosts").fetch_one(seed.pool()).await.expect("generation");
+    let epoch = store.plan_snapshot(&[]).await.expect("snapshot");
+    assert!(epoch.is_none(), "nothing is unplaced");
+    let set = |memory: i64| {
+        sqlx::query("UPDATE containers SET spec = jsonb_set(spec, '{resources,memory_bytes}', to_jsonb($1::bigint)) WHERE id = $2")
+            .bind(memory)
+            .bind(id.as_str())
+            .execute(seed.pool())
+    };
+    set(3 << 29).await.expect("there is room");
+    assert_counters_add_up(&seed).await;
+    let delta = store.host_changes(host, Some(generation)).await.expect("changes").expect("something changed");
+    assert_eq!(delta.containers[0].spec.resources.memory_bytes, Some(MemoryBytes(3 << 29)));
+    let refused = set(1 << 40).await.expect_err("there is no room");
+    assert_eq!(refused.as_database_error().and_then(|e| e.constraint()), Some("hosts_capacity"));
+    set(1 << 20).await.expect("less is always possible");
+    assert_counters_add_up(&seed).await;
+}

@@ -22,6 +22,7 @@ pub(crate) mod state;
 mod stats;
 mod stop;
 mod translate;
+mod update;
 mod wait;
 mod waiting;
 
@@ -49,6 +50,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(stop::kill))
         .routes(routes!(pause::pause))
         .routes(routes!(pause::unpause))
+        .routes(routes!(update::update))
         .routes(routes!(wait::wait))
         .routes(routes!(rename::rename))
         .routes(routes!(remove::remove))

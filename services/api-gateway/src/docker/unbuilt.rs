@@ -37,7 +37,6 @@ type Operation = (Verb, &'static str, &'static str, &'static str);
 const UNBUILT: &[Operation] = &[
     (Get, "/containers/{id}/changes", "ContainerChanges", "Container"),
     (Get, "/containers/{id}/export", "ContainerExport", "Container"),
-    (Post, "/containers/{id}/update", "ContainerUpdate", "Container"),
     (Get, "/containers/{id}/attach/ws", "ContainerAttachWebsocket", "Container"),
     (Head, "/containers/{id}/archive", "ContainerArchiveInfo", "Container"),
     (Get, "/containers/{id}/archive", "ContainerArchive", "Container"),

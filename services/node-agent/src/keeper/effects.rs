@@ -4,7 +4,7 @@ use std::{str::FromStr as _, time::Duration};
 
 use chassis::backoff::Backoff;
 use contract::host::{PlannedContainer, PlannedNetwork};
-use model::{ContainerId, Progress};
+use model::{ContainerId, Phase, Progress};
 use nix::sys::signal::Signal;
 use runtime::{cgroup, protocol::Request};
 
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     freezer,
     host::SharedHost,
+    limits,
     rootfs::{self, Rootfs},
     shims,
 };
@@ -94,6 +95,23 @@ impl Keeper {
                 && let Some(outbox) = outbox.upgrade()
             {
                 let _ = outbox.send(Message::OfRun(of, Event::Frozen(false)));
+            }
+        });
+    }
+
+    /// Gives a run that lives the limits of the plan. What the kernel refuses now is tried again with
+    /// the next start.
+    pub(super) fn limit(&self) {
+        if self.state.observed.progress.phase != Phase::Running {
+            return;
+        }
+        let Some(plan) = self.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone() else { return };
+        let (host, turn) = (self.host.clone(), self.cgroup.clone());
+        tokio::spawn(async move {
+            let _turn = turn.lock().await;
+            let spec = &plan.spec;
+            if let Err(error) = limits::apply(&host, &plan.id, &spec.runtime, &spec.resources).await {
+                tracing::warn!(container = %plan.id, %error, "does not take its new limits");
             }
         });
     }

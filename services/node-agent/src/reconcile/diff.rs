@@ -54,9 +54,10 @@ pub(crate) fn diff(
     Ok(actions)
 }
 
-/// The spec never changes after create, so only the rest is compared.
+/// Of the spec only these change after create.
 fn same(a: &PlannedContainer, b: &PlannedContainer) -> bool {
-    a.desired == b.desired && a.name == b.name && a.ports == b.ports && a.endpoint == b.endpoint
+    let limits = a.spec.resources == b.spec.resources && a.spec.restart == b.spec.restart;
+    limits && a.desired == b.desired && a.name == b.name && a.ports == b.ports && a.endpoint == b.endpoint
 }
 
 #[cfg(test)]

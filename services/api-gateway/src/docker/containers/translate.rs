@@ -8,6 +8,7 @@ mod policy;
 mod ports;
 mod resources;
 mod settings;
+mod update;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 pub(crate) use ports::port;
 pub(crate) use resources::signal_number;
+pub(super) use update::{Updated, update};
 
 use super::{
     body::CreateBody,

@@ -67,8 +67,10 @@ pub(crate) fn signal_number(written: &str) -> Option<i32> {
 
 /// The limits asked for, each in its range.
 pub(super) fn resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result<Resources> {
-    check_memory(host)?;
-    check_cpu(host)?;
+    if host.memory_swap > 0 && host.memory == 0 {
+        return Err(invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
+    }
+    check(host)?;
     if host.memory_swap == -1 {
         warnings.push(
             "MemorySwap=-1: unlimited swap is not available on Wharfage; twice the memory limit is allowed".into(),
@@ -91,6 +93,12 @@ pub(super) fn resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result
     })
 }
 
+/// The ranges of values, whether they are all that is asked for or a change.
+pub(super) fn check(host: &HostConfig) -> Result<()> {
+    check_memory(host)?;
+    check_cpu(host)
+}
+
 fn check_memory(host: &HostConfig) -> Result<()> {
     let (memory, swap, reservation) = (host.memory, host.memory_swap, host.memory_reservation);
     if memory != 0 && memory < MEMORY_MIN {
@@ -98,9 +106,6 @@ fn check_memory(host: &HostConfig) -> Result<()> {
     }
     if swap < -1 {
         return Err(invalid("invalid MemorySwap: it cannot be less than -1"));
-    }
-    if swap > 0 && memory == 0 {
-        return Err(invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
     }
     if swap > 0 && swap < memory {
         return Err(invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
