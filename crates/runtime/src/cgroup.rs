@@ -3,6 +3,7 @@
 //! runtime left.
 
 mod freezer;
+mod oom;
 
 use std::{
     fs, io,
@@ -17,6 +18,7 @@ use nix::{
 };
 
 pub use freezer::{freeze, is_frozen, thaw};
+pub use oom::OomWatch;
 
 const ROOT: &str = "/sys/fs/cgroup";
 

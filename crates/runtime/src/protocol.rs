@@ -4,7 +4,8 @@
 //! [`Reply`] line. A connection carries any number of requests until one turns it into a stream:
 //!
 //! * `Subscribe` → `Reply::Done`, then [`Event`] lines for ever. The present is replayed first
-//!   (`Started` if it runs, `Exited` if it has ended), so nothing falls between asking and hearing.
+//!   (`Started` if it runs, `Oom` if the OOM killer was at it, `Exited` if it has ended), so nothing
+//!   falls between asking and hearing.
 //! * `Attach` → `Reply::Done`, then the attach stream.
 //! * `Exec` (not detached) → `Reply::ExecStarted`, then the exec's stream. After `Reply::Failed` the
 //!   connection is still a request connection.
@@ -328,7 +329,11 @@ pub enum Event {
     /// An exec has ended; its record is on disk.
     ExecExited(ExecRecord),
     /// The OOM killer killed something in the container.
-    Oom,
+    Oom {
+        /// How often it has, in this run.
+        #[serde(default)]
+        kills: u32,
+    },
 }
 
 /// Stream numbers in a frame header.

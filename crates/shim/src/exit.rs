@@ -14,10 +14,7 @@ use nix::{
     },
     unistd::Pid,
 };
-use runtime::{
-    cgroup,
-    protocol::{Event, ExecRecord, ExitRecord, Stage},
-};
+use runtime::protocol::{Event, ExecRecord, ExitRecord, Stage};
 
 use crate::{
     client::Role,
@@ -136,6 +133,7 @@ impl Shim {
             log.finish();
         }
         let oom_killed = self.note_oom();
+        self.oom.rest();
         let (pid, started_at_ns) = self.task(INIT).map_or((None, None), |t| (t.pid, t.started_at_ns));
         let record = ExitRecord {
             run: self.config.run,
@@ -161,13 +159,11 @@ impl Shim {
     }
 
     /// Was the OOM killer at it, now or before?
-    fn note_oom(&mut self) -> bool {
-        let kills = cgroup::oom_kills(&self.config.cgroup_path).unwrap_or(self.oom_kills);
-        if kills > self.oom_kills {
-            self.oom_kills = kills;
-            self.broadcast(&Event::Oom);
+    pub(crate) fn note_oom(&mut self) -> bool {
+        if let Some(kills) = self.oom.count(&self.config.cgroup_path) {
+            self.broadcast(&Event::Oom { kills });
         }
-        self.oom_kills > 0
+        self.oom.kills() > 0
     }
 
     fn end_streams(&mut self, key: u64) {

@@ -181,6 +181,7 @@ impl Shim {
             Reply::ExecStarted { pid }
         } else {
             self.stage = Stage::Running;
+            self.oom.begin(&self.config.cgroup_path);
             self.broadcast(&Event::Started { pid, started_at_ns: now });
             Reply::Started { pid, started_at_ns: now }
         };

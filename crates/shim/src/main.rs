@@ -14,6 +14,7 @@ mod init;
 mod launch;
 mod log;
 mod memory;
+mod oom;
 mod poll;
 mod record;
 mod requests;

@@ -22,6 +22,8 @@ pub(crate) enum Source {
     Output(u64, usize),
     Stdin(u64),
     Client(u64),
+    /// The OOM killer is about to be, or was, at it.
+    Memory,
 }
 
 /// A set of descriptors, rebuilt every round: it has a handful of entries.

@@ -67,12 +67,15 @@ impl Shim {
     /// What a new subscriber must know, and stdin that came along with an attach.
     fn after_reply(&mut self, at: usize) {
         let started = self.task(INIT).filter(|t| t.runs()).and_then(|t| t.pid.zip(t.started_at_ns));
-        let exited = self.exit.clone();
+        let (exited, kills) = (self.exit.clone(), self.oom.kills());
         let client = &mut self.clients[at];
         match client.role {
             Role::Events => {
                 if let Some((pid, started_at_ns)) = started {
                     client.send_line(&Event::Started { pid, started_at_ns });
+                }
+                if kills > 0 {
+                    client.send_line(&Event::Oom { kills });
                 }
                 if let Some(record) = exited {
                     client.send_line(&Event::Exited(record));

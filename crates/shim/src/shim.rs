@@ -24,6 +24,7 @@ use crate::{
     detach::{self, Prepared},
     log::Log,
     memory,
+    oom::Oom,
     poll::{self, PollSet, Source},
     task::{INIT, Task},
 };
@@ -51,7 +52,7 @@ pub(crate) struct Shim {
     pub(crate) exit: Option<ExitRecord>,
     /// Children that ended before the runtime told us whose they are.
     pub(crate) strays: Vec<(u32, i32)>,
-    pub(crate) oom_kills: u64,
+    pub(crate) oom: Oom,
     /// The agent has said goodbye.
     pub(crate) dismissed: bool,
     listener: UnixListener,
@@ -112,7 +113,7 @@ impl Shim {
             log: None,
             exit: None,
             strays: Vec::new(),
-            oom_kills: 0,
+            oom: Oom::default(),
             dismissed: false,
             listener,
             signals,
@@ -136,6 +137,7 @@ impl Shim {
                     Source::Output(key, output) => self.pump(key, output),
                     Source::Stdin(key) => self.with_task(key, Task::flush_input),
                     Source::Client(id) => self.serve(id, events),
+                    Source::Memory => self.oom.woken(),
                 }
             }
             self.settle();
@@ -165,6 +167,9 @@ impl Shim {
                     set.add(fd, poll::IN, Source::Output(task.key, output));
                 }
             }
+        }
+        if let Some(watch) = self.oom.watch() {
+            set.add(watch, watch.events(), Source::Memory);
         }
         for client in &self.clients {
             let reads = self.may_read(client);
@@ -200,7 +205,7 @@ impl Shim {
         let jobs = self.tasks.iter().filter_map(|t| t.job.as_ref()).filter(|j| !j.timed_out).map(|j| j.deadline);
         let held = |t: &&Task| !self.is_held_back(t.key);
         let drains = self.tasks.iter().filter(held).filter_map(|t| t.ended.map(|e| e.drain_until));
-        let all = cuts.chain(jobs).chain(drains).chain(self.trim_at).chain(self.gone_at());
+        let all = cuts.chain(jobs).chain(drains).chain(self.trim_at).chain(self.gone_at()).chain(self.oom.look_at());
         all.min()
     }
 
@@ -351,6 +356,9 @@ impl Shim {
             if client.hung_up && self.stage == Stage::Created {
                 client.cut();
             }
+        }
+        if self.oom.is_due(now) {
+            self.note_oom();
         }
         self.settle_jobs(now);
         self.settle_ended(now);

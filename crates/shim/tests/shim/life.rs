@@ -127,12 +127,38 @@ fn too_much_memory_is_told_as_such() {
     let mut oom_event = false;
     let record = loop {
         let event = events.event();
-        oom_event |= event == Event::Oom;
+        oom_event |= matches!(event, Event::Oom { kills: 1.. });
         if let Event::Exited(record) = event {
             break record;
         }
     };
     assert_eq!((record.exit_code, record.oom_killed, oom_event), (137, true, true));
+}
+
+#[test]
+fn a_child_that_eats_the_memory_is_told_of_while_its_parent_lives() {
+    let container = container(&["sh", "-c", "while ! tail /dev/zero; do read -r again; done"], |r| {
+        r.sandbox.resources.memory_bytes = Some(MemoryBytes(32 << 20));
+        r.config.open_stdin = true;
+    });
+    let mut events = container.subscribe();
+    let input = container.attach(true);
+    container.start();
+    let mut kills = |expected: u32| {
+        let told = loop {
+            if let Event::Oom { kills } = events.event() {
+                break kills;
+            }
+        };
+        assert_eq!(told, expected);
+    };
+    kills(1);
+    let mut input = input;
+    input.write(b"again\n");
+    kills(2);
+    let late = container.subscribe().event();
+    assert!(matches!(late, Event::Started { .. }), "it runs: {late:?}");
+    assert_eq!(container.ask(&Request::KillAll), Reply::Done);
 }
 
 #[test]

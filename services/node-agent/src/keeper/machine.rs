@@ -101,6 +101,8 @@ pub(crate) enum Event {
     },
     /// Its processes were frozen, or thawed.
     Frozen(bool),
+    /// So often the OOM killer was at it in this run.
+    OomKills(u32),
     /// PID 1 ended, or could not be started (then `started_at` is `None`).
     Exited {
         exit: Exit,
@@ -186,6 +188,13 @@ impl State {
         }
     }
 
+    fn oom_kills(&mut self, kills: u32) {
+        if self.is_alive() && kills > self.observed.oom_kills {
+            self.observed.oom_kills = kills;
+            self.observed.revision += 1;
+        }
+    }
+
     fn exited(&mut self, progress: Progress, exit: Exit) {
         self.advance(Progress { phase: Phase::Exited, ..progress });
         self.observed.pid = None;
@@ -231,6 +240,7 @@ fn absorb(state: &mut State, wanted: &Wanted, event: Event, now: OffsetDateTime)
             state.frozen(frozen);
         }
         Event::Frozen(frozen) => state.frozen(frozen),
+        Event::OomKills(kills) => state.oom_kills(kills),
         Event::Exited { exit, started_at } => {
             if !state.is_alive() {
                 return None;
@@ -455,6 +465,7 @@ fn begin(state: &mut State, run: u32, restart: u32) -> Effect {
         state.backoff = None;
     }
     state.observed.pid = None;
+    state.observed.oom_kills = 0;
     state.advance(Progress { run, restart, phase: Phase::Starting });
     Effect::Start { run, restart }
 }

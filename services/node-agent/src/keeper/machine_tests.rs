@@ -126,6 +126,19 @@ fn a_freeze_is_a_revision_and_ends_with_the_run() {
 }
 
 #[test]
+fn the_oom_killers_visits_are_counted_anew_in_every_run() {
+    let run = running(1);
+    let (state, _) = play(State::new(), &[(&run, Event::Look), (&run, Event::Prepared), (&run, started())]);
+    let (hit, _) = play(state, &[(&run, Event::OomKills(2)), (&run, Event::OomKills(2)), (&run, Event::OomKills(1))]);
+    assert_eq!((hit.observed.oom_kills, hit.observed.revision), (2, 1));
+    let (over, _) = play(hit, &[(&run, exited(137)), (&run, Event::OomKills(3)), (&run, Event::Released)]);
+    assert_eq!(over.observed.oom_kills, 2, "what is over is told by its exit");
+    let again = running(2);
+    let (next, _) = play(over, &[(&again, Event::Look), (&again, Event::Prepared)]);
+    assert_eq!((next.observed.progress.run, next.observed.oom_kills), (2, 0));
+}
+
+#[test]
 fn the_grace_of_an_earlier_run_kills_nobody() {
     let run = running(2);
     let mut state = State::new();

@@ -122,14 +122,19 @@ pub(super) fn watch(task: Task, of: Progress, mut events: shims::Shim) {
         let event = loop {
             match events.event().await {
                 Some(ShimEvent::Exited(record)) => break exited(&record),
-                Some(ShimEvent::Started { .. } | ShimEvent::ExecExited(_) | ShimEvent::Oom) => {}
+                Some(ShimEvent::Oom { kills }) => tell(&task, of, Event::OomKills(kills)),
+                Some(ShimEvent::Started { .. } | ShimEvent::ExecExited(_)) => {}
                 None => break adopt::end_without_shim(&task, of, "shim lost").await,
             }
         };
-        if let Some(outbox) = task.outbox.upgrade() {
-            let _ = outbox.send(Message::OfRun(of, event));
-        }
+        tell(&task, of, event);
     });
+}
+
+fn tell(task: &Task, of: Progress, event: Event) {
+    if let Some(outbox) = task.outbox.upgrade() {
+        let _ = outbox.send(Message::OfRun(of, event));
+    }
 }
 
 /// An exit record as the machine's event.

@@ -89,7 +89,7 @@ fn state_object(container: &ContainerRecord) -> Value {
         "Running": state.is_running(),
         "Paused": state == State::Paused,
         "Restarting": state == State::Restarting,
-        "OOMKilled": over && exit.is_some_and(|e| e.oom_killed),
+        "OOMKilled": if over { exit.is_some_and(|e| e.oom_killed) } else { observed.oom_kills > 0 },
         "Dead": false,
         "Pid": observed.pid.filter(|_| state.is_alive()).unwrap_or(0),
         "ExitCode": exit.filter(|_| over).map_or(0, |e| e.code),
