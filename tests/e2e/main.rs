@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod exec;
+mod files;
 mod images;
 mod isolation;
 mod lifecycle;

@@ -88,12 +88,16 @@ impl Internal {
     {
         self.within(async {
             let response = self.send(method, path, query, body, HeaderMap::new()).await?;
-            let bytes = collect(response, limits::ANSWER_BYTES).await?;
-            let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-            serde_json::from_slice(bytes)
-                .map_err(|e| Error::Internal(format!("{}{path} answered something else: {e}", self.base)))
+            self.document(response, path).await
         })
         .await
+    }
+
+    async fn document<Resp: DeserializeOwned>(&self, response: Response, path: &str) -> Result<Resp> {
+        let bytes = collect(response, limits::ANSWER_BYTES).await?;
+        let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(bytes)
+            .map_err(|e| Error::Internal(format!("{}{path} answered something else: {e}", self.base)))
     }
 
     /// A call whose answer is a stream: returns when its head is here and says success. The body may
@@ -110,6 +114,27 @@ impl Internal {
         Req: Serialize + Sync + ?Sized,
     {
         self.within(self.send(method, path, query, body, HeaderMap::new())).await
+    }
+
+    /// A call whose body is a stream, answered with a document (`()` for none). It may take as long as
+    /// the body does.
+    pub async fn upload<Q, S, E, Resp>(&self, method: Method, path: &str, query: &Q, body: S) -> Result<Resp>
+    where
+        Q: Serialize + Sync + ?Sized,
+        S: Stream<Item = std::result::Result<bytes::Bytes, E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+        Resp: DeserializeOwned,
+    {
+        let url = self.base.join(path).map_err(|e| Error::invalid("path", &e.to_string()))?;
+        let mut headers = HeaderMap::new();
+        request::inject(&mut headers);
+        let body = reqwest::Body::wrap_stream(body);
+        let request = self.http.request(method, url).headers(headers).query(query).body(body);
+        let response = request.send().await.map_err(|e| self.unavailable(&e))?;
+        if !response.status().is_success() {
+            return Err(decode(response).await);
+        }
+        self.document(response, path).await
     }
 
     /// Asks for a byte stream in both directions: `Upgrade: <protocol>`, answered with 101.

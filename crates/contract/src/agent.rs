@@ -160,3 +160,100 @@ pub struct ExecState {
     /// PID on the host, 0 if none.
     pub pid: u32,
 }
+
+/// `GET {CONTAINERS}/{id}/path?path=…` ([`PathQuery`]): what is there ([`PathStat`]).
+/// `GET {CONTAINERS}/{id}/archive?path=…`: the same in the header [`PATH_STAT`] (JSON, base64), and as
+/// a tar in the body. `PUT {CONTAINERS}/{id}/archive?…` ([`PutQuery`]): extracts the tar in the body.
+/// `GET {CONTAINERS}/{id}/export`: the root file system as a tar. `GET {CONTAINERS}/{id}/layer`: the
+/// writable layer as the tar of an image layer. `GET {CONTAINERS}/{id}/changes`: lines of [`Change`].
+/// All of them whether the container runs or not. A body that breaks off is not whole.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PathQuery {
+    /// Path from the container's root.
+    pub path: String,
+    /// How long the host may take to hear of a container it does not know yet, as in [`AttachQuery`].
+    pub wait_ms: u64,
+}
+
+/// Header of an archive that tells what it is of.
+pub const PATH_STAT: &str = "x-wharfage-path-stat";
+
+/// A file or directory in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PathStat {
+    /// Last element of its path; `/` for the root.
+    pub name: String,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// `st_mode`: type and permissions.
+    pub mode: u32,
+    /// When it was last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub modified_at: time::OffsetDateTime,
+    /// Of a link: the path from the root it leads to in the end. Otherwise empty.
+    pub link_target: String,
+}
+
+/// See [`PathQuery`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PutQuery {
+    /// An existing directory.
+    pub path: String,
+    /// Refuse to put a file over a directory, or a directory over a file.
+    pub no_overwrite_dir_non_dir: bool,
+    /// Give everything to the container's user.
+    pub copy_uid_gid: bool,
+    /// As in [`PathQuery`].
+    pub wait_ms: u64,
+}
+
+/// What became of a path since the container was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// It was there, and is another now; or something below it is.
+    Modified,
+    /// It is new.
+    Added,
+    /// It is gone.
+    Deleted,
+}
+
+/// One difference between a container's file system and its image's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// Path from the root.
+    pub path: String,
+    /// What became of it.
+    pub kind: ChangeKind,
+}
+
+/// `POST {SIZES}`: [`SizesRequest`] in, [`SizesReply`] out.
+pub const SIZES: &str = "/containers/v1/sizes";
+
+/// Whose sizes are asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct SizesRequest {
+    /// Containers of this host.
+    pub containers: Vec<ContainerId>,
+}
+
+/// Sizes of those that are known here.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct SizesReply {
+    /// One each.
+    pub sizes: Vec<ContainerSize>,
+}
+
+/// What a container's file system weighs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContainerSize {
+    /// Which.
+    pub id: ContainerId,
+    /// Bytes in its writable layer.
+    pub rw_bytes: u64,
+    /// Bytes in it and in the layers of its image.
+    pub rootfs_bytes: u64,
+}

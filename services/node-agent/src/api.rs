@@ -1,6 +1,8 @@
 //! The agent's API (`contract::agent`), for the gateway's certificate alone. Handlers find the
 //! container and hand over to `streams`; nothing here knows how a thing is done.
 
+mod files;
+
 use std::time::Duration;
 
 use chassis::{
@@ -64,6 +66,7 @@ fn routes() -> OpenApiRouter<AgentState> {
         .routes(routes!(start_exec))
         .routes(routes!(read_exec))
         .routes(routes!(resize_exec))
+        .merge(files::routes())
 }
 
 /// The router, closed to everyone but the gateway.

@@ -12,8 +12,15 @@ use model::ContainerId;
 use runtime::RunDir;
 
 use crate::{
-    config::Config, discard::Trash, image::Images, ledger::Ledger, net::Net, report::Reports,
-    streams::follow::LogWatch, tenancy::Tenancy,
+    config::Config,
+    discard::Trash,
+    image::Images,
+    ledger::Ledger,
+    net::Net,
+    report::Reports,
+    streams::follow::LogWatch,
+    tenancy::Tenancy,
+    tree::{Slots, measure::LayerWeights},
 };
 
 /// The host, to its keepers.
@@ -28,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) tenancy: Tenancy,
     pub(crate) reports: Reports,
     pub(crate) log_watch: LogWatch,
+    pub(crate) slots: Slots,
+    pub(crate) layer_weights: LayerWeights,
     /// The machine was restarted since the last agent ran: no process of then lives.
     pub(crate) rebooted: bool,
 }

@@ -8,7 +8,7 @@ pub(crate) mod machine;
 mod restart;
 mod start;
 
-pub(crate) use effects::signal_number;
+pub(crate) use effects::{signal_number, with_rootfs};
 pub(crate) use machine::Event;
 
 use std::{
@@ -24,7 +24,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::{host::SharedHost, ledger::Entry, streams::hub::Hub};
+use crate::{host::SharedHost, ledger::Entry, rootfs::Hold, streams::hub::Hub};
 
 /// What a keeper is told.
 pub(crate) enum Message {
@@ -50,6 +50,7 @@ pub(crate) struct Handle {
     pub(crate) hub: Arc<Hub>,
     /// Held by whoever changes its cgroup: the kernel and what is told of it change in the same order.
     pub(crate) cgroup: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) hold: Hold,
 }
 
 impl Handle {
@@ -81,6 +82,7 @@ pub(crate) struct Keeper {
     observed: watch::Sender<Observed>,
     hub: Arc<Hub>,
     cgroup: Arc<tokio::sync::Mutex<()>>,
+    hold: Hold,
     /// Number of the effect under way.
     effect: u64,
     under_way: Option<AbortHandle>,
@@ -94,7 +96,7 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwor
     let (messages, inbox) = mpsc::unbounded_channel();
     let (observed, watch) = watch::channel(entry.state.observed.clone());
     let plan = Arc::new(Mutex::new(entry.plan));
-    let hub = Arc::new(Hub::default());
+    let (hub, hold) = (Arc::new(Hub::default()), Hold::default());
     let cgroup = Arc::new(tokio::sync::Mutex::new(()));
     let handle = Handle {
         id: entry.id.clone(),
@@ -103,6 +105,7 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwor
         plan: plan.clone(),
         hub: hub.clone(),
         cgroup: cgroup.clone(),
+        hold: hold.clone(),
     };
     let keeper = Keeper {
         id: entry.id,
@@ -116,6 +119,7 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwor
         observed,
         hub,
         cgroup,
+        hold,
         effect: 0,
         under_way: None,
         timer: None,

@@ -6,6 +6,7 @@
 //! layer carries the boot it was made in; another boot trusts it only if a later `syncfs` said so.
 
 mod archive;
+mod clear;
 mod decode;
 mod place;
 mod unpack;
@@ -19,7 +20,8 @@ use std::{
 use model::Digest;
 
 pub(crate) use decode::Limits;
-pub(crate) use unpack::{Source, UnpackError, unpack};
+pub(crate) use place::Rules;
+pub(crate) use unpack::{Extraction, Source, UnpackError, extract, unpack};
 
 use crate::discard::Trash;
 

@@ -32,6 +32,7 @@ mod rootfs;
 mod shims;
 mod streams;
 mod tenancy;
+mod tree;
 
 use std::{fs, sync::Arc};
 
@@ -52,6 +53,7 @@ use crate::{
     report::Reports,
     streams::follow::LogWatch,
     tenancy::Tenancy,
+    tree::{Slots, measure::LayerWeights},
 };
 
 /// Makes the service: joins if need be, takes up what the last agent left, and begins to follow the
@@ -101,6 +103,8 @@ fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> any
         clock: ctx.clock().clone(),
         reports: Reports::default(),
         log_watch: LogWatch::open()?,
+        slots: Slots::default(),
+        layer_weights: LayerWeights::default(),
         trash,
         places,
         config,

@@ -1,6 +1,8 @@
 //! The root file system of a container: an overlay over its image's layers, `nodev`, with the
 //! container's own upper directory. Mounting is safe twice, unmounting is safe without a mount.
 
+mod hold;
+
 use std::{
     fs, io,
     os::{
@@ -15,6 +17,8 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
 };
 use rustix::fs::{CWD, Mode, OFlags, openat};
+
+pub(crate) use hold::{Hold, Visit};
 
 use crate::{
     discard::Trash,
@@ -122,8 +126,10 @@ impl Rootfs<'_> {
     fn options(&self, lower: &[String]) -> String {
         let (upper, work) = (self.dir.join("upper"), self.dir.join("work"));
         let volatile = if self.volatile { ",volatile" } else { "" };
+        // Without redirects and metacopies the upper directory alone tells what was changed.
+        // Without redirects and metacopies the upper directory alone tells what was changed.
         format!(
-            "lowerdir={},upperdir={},workdir={},index=off{volatile}",
+            "lowerdir={},upperdir={},workdir={},index=off,redirect_dir=off,metacopy=off{volatile}",
             lower.join(":"),
             upper.display(),
             work.display()

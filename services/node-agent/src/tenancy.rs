@@ -24,7 +24,7 @@ use model::ProjectId;
 use runtime::UserNamespace;
 
 pub(crate) use names::make_uts;
-pub(crate) use view::Overlay;
+pub(crate) use view::{Overlay, become_user};
 
 /// All projects that have been seen here.
 #[derive(Debug)]

@@ -1,8 +1,10 @@
 //! Containers: Docker's `/containers/…`. Handlers are thin: extract, one transaction, render; a
 //! host is only asked for what is not state (streams, signals, processes).
 
+mod archive;
 pub(crate) mod attach;
 mod body;
+mod changes;
 mod create;
 mod elapsed;
 mod host_config;
@@ -11,6 +13,7 @@ mod inspect;
 mod list;
 mod logs;
 mod names;
+mod path_stat;
 mod pause;
 mod publish;
 pub(crate) mod recorded;
@@ -36,6 +39,9 @@ use crate::Gateway;
 /// Every operation on containers that is built.
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default()
+        .routes(routes!(archive::stat, archive::get, archive::put))
+        .routes(routes!(changes::changes))
+        .routes(routes!(changes::export))
         .routes(routes!(list::list))
         .routes(routes!(create::create))
         .routes(routes!(inspect::inspect))

@@ -27,20 +27,14 @@ enum Verb {
     Post,
     Put,
     Delete,
-    Head,
 }
-use Verb::{Delete, Get, Head, Post, Put};
+use Verb::{Delete, Get, Post, Put};
 
 /// One operation: method, path, operation id of Docker's own description, tag.
 type Operation = (Verb, &'static str, &'static str, &'static str);
 
 const UNBUILT: &[Operation] = &[
-    (Get, "/containers/{id}/changes", "ContainerChanges", "Container"),
-    (Get, "/containers/{id}/export", "ContainerExport", "Container"),
     (Get, "/containers/{id}/attach/ws", "ContainerAttachWebsocket", "Container"),
-    (Head, "/containers/{id}/archive", "ContainerArchiveInfo", "Container"),
-    (Get, "/containers/{id}/archive", "ContainerArchive", "Container"),
-    (Put, "/containers/{id}/archive", "PutContainerArchive", "Container"),
     (Post, "/build", "ImageBuild", "Image"),
     (Post, "/build/prune", "BuildPrune", "Image"),
     (Get, "/images/{name}/attestations", "ImageAttestations", "Image"),
@@ -149,7 +143,6 @@ where
         Post => (MethodFilter::POST, HttpMethod::Post),
         Put => (MethodFilter::PUT, HttpMethod::Put),
         Delete => (MethodFilter::DELETE, HttpMethod::Delete),
-        Head => (MethodFilter::HEAD, HttpMethod::Head),
     };
     let mut description = OperationBuilder::new()
         .operation_id(Some(*id))

@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     freezer,
-    host::SharedHost,
+    host::{Host, SharedHost},
     limits,
-    rootfs::{self, Rootfs},
+    rootfs::{self, Hold, Rootfs},
     shims,
 };
 
@@ -29,6 +29,7 @@ pub(super) struct Task {
     pub(super) plan: Option<PlannedContainer>,
     pub(super) network: Option<PlannedNetwork>,
     pub(super) hub: std::sync::Arc<crate::streams::hub::Hub>,
+    pub(super) hold: Hold,
     pub(super) outbox: tokio::sync::mpsc::WeakUnboundedSender<Message>,
     pub(super) progress: Progress,
     pub(super) unsaved: Option<String>,
@@ -50,6 +51,7 @@ impl Keeper {
             plan,
             network: self.network.clone(),
             hub: self.hub.clone(),
+            hold: self.hold.clone(),
             outbox: self.outbox.clone(),
             progress: self.state.observed.progress,
             unsaved: self.unsaved.clone(),
@@ -150,12 +152,8 @@ impl Task {
 
     /// Mounts the root file system over its layers, unless it is mounted.
     pub(super) fn mount_rootfs(&self, layers: &[std::path::PathBuf]) -> std::io::Result<()> {
-        let places = &self.host.places;
         let Some(plan) = &self.plan else { return Err(std::io::Error::other("nothing is known of the container")) };
-        let project = self.host.tenancy.project_of(plan)?;
-        let (dir, on) = (places.container(&self.id), places.rootfs(&self.id));
-        Rootfs { dir: &dir, on: &on, layers, volatile: plan.spec.auto_remove, project: project.as_deref() }
-            .mount(&self.host.trash)
+        with_rootfs(&self.host, plan, layers, |rootfs| self.hold.for_run(rootfs, &self.host.trash))
     }
 
     /// Gives back what a run held. Runs to its end whatever fails; what could not be given back is
@@ -167,12 +165,13 @@ impl Task {
                 let _ = shim.ask(&Request::Bye).await;
             }
         };
-        let (rootfs, cgroup_path) = (self.host.places.rootfs(&self.id), self.host.cgroup_path(&self.id));
+        let (rootfs, cgroup_path, hold) =
+            (self.host.places.rootfs(&self.id), self.host.cgroup_path(&self.id), self.hold.clone());
         let uts = self.host.places.uts(&self.id);
         let clean = blocking(move || {
             cgroup::remove(&cgroup_path, Duration::from_secs(5))?;
             rootfs::unmount(&uts)?;
-            rootfs::unmount(&rootfs)
+            hold.run_over(&rootfs)
         });
         let ((), (), cleaned) = tokio::join!(dismiss, self.host.net.detach(&self.id), clean);
         if let Err(why) = cleaned {
@@ -200,9 +199,9 @@ impl Task {
         self.runtime_delete().await;
         let places = self.host.places.clone();
         let (dir, run_dir) = (places.container(&self.id), places.run_dir(&self.id));
-        let (rootfs, trash) = (places.rootfs(&self.id), self.host.trash.clone());
+        let (rootfs, trash, hold) = (places.rootfs(&self.id), self.host.trash.clone(), self.hold.clone());
         blocking(move || {
-            rootfs::unmount(&rootfs)?;
+            hold.remove(&rootfs)?;
             if rootfs::is_mounted(&rootfs)? {
                 return Err(std::io::Error::other("its root file system is still mounted"));
             }
@@ -247,6 +246,19 @@ fn remove_mount_point(rootfs: &std::path::Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names a container's root file system, whoever mounts it.
+pub(crate) fn with_rootfs<T>(
+    host: &Host,
+    plan: &PlannedContainer,
+    layers: &[std::path::PathBuf],
+    work: impl FnOnce(&Rootfs<'_>) -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    let project = host.tenancy.project_of(plan)?;
+    let (dir, on) = (host.places.container(&plan.id), host.places.rootfs(&plan.id));
+    let volatile = plan.spec.auto_remove;
+    work(&Rootfs { dir: &dir, on: &on, layers, volatile, project: project.as_deref() })
 }
 
 /// Runs something that blocks, with its error as text.

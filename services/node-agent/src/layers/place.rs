@@ -1,18 +1,20 @@
-//! Making the entries of a layer in a directory. Every path is resolved by the kernel inside that
-//! directory (`openat2` with `RESOLVE_IN_ROOT`), and every object is made relative to the descriptor
-//! of its parent by a single name: no path of an archive ever reaches a system call whole, and no
-//! link leads out. What lies outside the rules is refused with the entry's name.
+//! Making the entries of an archive in a directory: a layer's in an empty one, an upload's in one of a
+//! container that may run and change it meanwhile. Every path is resolved by the kernel inside the root
+//! (`openat2` with `RESOLVE_IN_ROOT`), and every object is made relative to the descriptor of its parent
+//! by a single name: no path of an archive ever reaches a system call whole, no link leads out, and what
+//! was made is changed through its own descriptor only. What lies outside the rules is refused with the
+//! entry's name.
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::Path,
 };
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-        chownat, fchmod, fchown, fsetxattr, linkat, mkdirat, mknodat, openat, openat2, renameat, statat, symlinkat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat,
+        fchmod, fchown, fsetxattr, fstat, linkat, mkdirat, mknodat, openat, openat2, renameat, statat, symlinkat,
         unlinkat, utimensat,
     },
     io::Errno,
@@ -20,8 +22,10 @@ use rustix::{
 
 use super::{
     archive::{Archive, Entry, Kind},
+    clear::remove_tree,
     decode::refuse,
 };
+use crate::tree::{owners::Owners, root::is_admitted};
 
 /// Directories below each other; far more than any image has.
 const MAX_DEPTH: usize = 256;
@@ -29,12 +33,34 @@ const MAX_DEPTH: usize = 256;
 const MAX_REMEMBERED_BYTES: usize = 32 << 20;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// A directory by its one name, to change it.
+const READABLE: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// Makes entries below one root.
-pub(super) struct Placer {
-    root: OwnedFd,
-    /// Outside of the root: where directories go that a later entry replaces.
-    junk: OwnedFd,
+/// What differs between a layer and an upload.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// `.wh.` names are marks of what is gone, and become overlay's.
+    pub(crate) whiteouts: bool,
+    /// Neither a file over a directory nor a directory over a file; the directory's own path, to say so.
+    pub(crate) keep_kinds: Option<String>,
+    /// Everything belongs to this user and group.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// How owners are set.
+    pub(crate) owners: Owners,
+    /// Outside of the root, on its file system: where directories go that an entry replaces. Without
+    /// one they are deleted where they are.
+    pub(crate) junk: Option<OwnedFd>,
+}
+
+/// Opens a directory by its path from where entries are made.
+pub(crate) type Below<'a> = dyn Fn(&[u8]) -> io::Result<OwnedFd> + 'a;
+
+/// Makes entries below one directory.
+pub(super) struct Placer<'a> {
+    dir: OwnedFd,
+    below: &'a Below<'a>,
+    rules: Rules,
     cleared: u64,
     /// The parent of the last entry: archives list a directory's files together.
     last: Option<(Vec<u8>, OwnedFd)>,
@@ -44,19 +70,42 @@ pub(super) struct Placer {
     buffer: Vec<u8>,
 }
 
-impl Placer {
-    pub(super) fn new(root: &Path, junk: &Path) -> io::Result<Self> {
-        let root = openat(CWD, root, DIRECTORY, Mode::empty())?;
-        let junk = openat(CWD, junk, DIRECTORY, Mode::empty())?;
-        Ok(Self {
-            root,
-            junk,
+/// A directory nobody else writes to: the only one whose root an archive may dress.
+pub(super) struct LayerDir {
+    pub(super) root: OwnedFd,
+    pub(super) junk: OwnedFd,
+}
+
+impl LayerDir {
+    pub(super) fn open(root: &Path, junk: &Path) -> io::Result<Self> {
+        let open = |path: &Path| openat(CWD, path, DIRECTORY, Mode::empty());
+        Ok(Self { root: open(root)?, junk: open(junk)? })
+    }
+
+    /// The rules of layers.
+    pub(super) fn rules(&self) -> io::Result<Rules> {
+        let junk = Some(self.junk.try_clone()?);
+        Ok(Rules { whiteouts: true, keep_kinds: None, owner: None, owners: Owners::IDENTITY, junk })
+    }
+
+    /// Resolves inside, and on the same file system.
+    pub(super) fn below(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        Ok(openat2(&self.root, path, DIRECTORY, Mode::empty(), inside() | ResolveFlags::NO_XDEV)?)
+    }
+}
+
+impl<'a> Placer<'a> {
+    pub(super) fn new(dir: OwnedFd, below: &'a Below<'a>, rules: Rules) -> Self {
+        Self {
+            dir,
+            below,
+            rules,
             cleared: 0,
             last: None,
             times: Vec::new(),
             remembered_bytes: 0,
             buffer: vec![0; 128 << 10],
-        })
+        }
     }
 
     /// Makes one entry; a file's content comes from the archive.
@@ -72,41 +121,56 @@ impl Placer {
     }
 
     fn attempt<R: io::Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> io::Result<()> {
-        let path = parts(&entry.path, entry)?;
+        let path = self.parts(&entry.path, entry)?;
         let Some((name, parent)) = path.split_last() else {
-            // The root itself: its owner, mode and time.
-            return if entry.kind == Kind::Directory { self.dress_directory(b"", entry) } else { Err(outside(entry)) };
+            return match entry.kind {
+                // The root itself: its owner, mode and time. An upload changes what is below only.
+                Kind::Directory if self.rules.whiteouts => self.dress_directory(&[], entry),
+                Kind::Directory => Ok(()),
+                Kind::File | Kind::Symlink | Kind::Hardlink | Kind::Fifo | Kind::Device => Err(outside(entry)),
+            };
         };
         if entry.kind == Kind::Device {
             return Err(refuse(format!("contains a device node: {}", entry.shown())));
         }
         self.enter(parent, entry)?;
-        if let Some(hidden) = name.strip_prefix(b".wh.") {
+        if let Some(hidden) = name.strip_prefix(b".wh.").filter(|_| self.rules.whiteouts) {
             return self.whiteout(hidden, entry);
         }
         let existing = self.look(name)?;
         if existing == Some(FileType::Directory) && entry.kind == Kind::Directory {
-            return self.dress_directory(&entry.path, entry);
+            return self.dress_directory(&path, entry);
         }
         if let Some(kind) = existing {
+            self.check_kind(kind, entry)?;
             self.clear(name, kind)?;
         }
         match entry.kind {
             Kind::File => self.file(name, entry, archive),
             Kind::Directory => {
                 mkdirat(self.parent(), *name, Mode::RWXU)?;
-                self.dress_directory(&entry.path, entry)
+                self.dress_directory(&path, entry)
             }
             Kind::Symlink => self.symlink(name, entry),
             Kind::Hardlink => self.hardlink(name, entry),
             Kind::Fifo => {
                 mknodat(self.parent(), *name, FileType::Fifo, Mode::RUSR, 0)?;
-                chownat(self.parent(), *name, Some(uid(entry)), Some(gid(entry)), AtFlags::SYMLINK_NOFOLLOW)?;
-                // Just made by us, so not a link; the kernel has no chmod that refuses links.
-                chmodat(self.parent(), *name, mode(entry), AtFlags::empty())?;
+                self.own(name, entry)?;
+                self.set_fifo_mode(name, entry)?;
                 self.set_times(name, entry)
             }
             Kind::Device => Err(outside(entry)),
+        }
+    }
+
+    fn check_kind(&self, existing: FileType, entry: &Entry) -> io::Result<()> {
+        let Some(dir) = &self.rules.keep_kinds else { return Ok(()) };
+        let shown = entry.shown();
+        let (path, dir) = (format!("{dir}/{}", shown.trim_matches('/')), if dir.is_empty() { "/" } else { dir });
+        match (existing == FileType::Directory, entry.kind == Kind::Directory) {
+            (true, false) => Err(refuse(format!("cannot overwrite directory {path:?} with non-directory {dir:?}"))),
+            (false, true) => Err(refuse(format!("cannot overwrite non-directory {path:?} with directory {dir:?}"))),
+            (true, true) | (false, false) => Ok(()),
         }
     }
 
@@ -114,10 +178,12 @@ impl Placer {
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.last = None;
         for (path, mtime) in self.times.iter().rev() {
-            let at =
-                openat2(&self.root, path.as_slice(), DIRECTORY, Mode::empty(), inside() | ResolveFlags::NO_SYMLINKS);
+            let resolve = inside() | ResolveFlags::NO_SYMLINKS;
+            let at = openat2(&self.dir, path.as_slice(), DIRECTORY, Mode::empty(), resolve);
             // It may have been replaced since; then its time no longer matters.
-            if let Ok(dir) = at {
+            if let Ok(dir) = at
+                && is_admitted(&dir)?
+            {
                 utimensat(&dir, "", &timestamps(*mtime), AtFlags::EMPTY_PATH)?;
             }
         }
@@ -125,7 +191,7 @@ impl Placer {
     }
 
     fn parent(&self) -> &OwnedFd {
-        self.last.as_ref().map_or(&self.root, |(_, fd)| fd)
+        self.last.as_ref().map_or(&self.dir, |(_, fd)| fd)
     }
 
     /// Makes `parent` the current directory, creating what is missing of it.
@@ -139,30 +205,29 @@ impl Placer {
             return Ok(());
         }
         self.last = None;
-        let fd = match self.open(&path) {
-            Err(e) if errno(&e) == Some(Errno::NOENT) => self.make_parents(parent, entry)?,
+        let fd = match (self.below)(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_parents(parent, entry)?,
             other => other?,
         };
         self.last = Some((path, fd));
         Ok(())
     }
 
-    fn open(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        Ok(openat2(&self.root, path, DIRECTORY, Mode::empty(), inside())?)
-    }
-
     /// As dockerd does: directories an archive does not list are root's, 0755. A dangling link in the
     /// way is an error, not followed to a place that would have to be made up.
     fn make_parents(&self, parent: &[&[u8]], entry: &Entry) -> io::Result<OwnedFd> {
-        let mut above = openat(&self.root, ".", DIRECTORY, Mode::empty())?;
+        let mut above = openat(&self.dir, ".", DIRECTORY, Mode::empty())?;
         for depth in 1..=parent.len() {
             let path = parent[..depth].join(&b'/');
-            above = match self.open(&path) {
-                Err(e) if errno(&e) == Some(Errno::NOENT) => {
-                    let made = mkdirat(&above, parent[depth - 1], Mode::from_raw_mode(0o755));
+            above = match (self.below)(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    let made = mkdirat(&above, parent[depth - 1], Mode::RWXU);
                     made.map_err(|e| refuse(format!("has an entry below a link to nowhere: {}: {e}", entry.shown())))?;
-                    chmodat(&above, parent[depth - 1], Mode::from_raw_mode(0o755), AtFlags::empty())?;
-                    self.open(&path)?
+                    let dir = openat(&above, parent[depth - 1], READABLE, Mode::empty())?;
+                    let (uid, gid) = self.owner_of((0, 0))?;
+                    fchown(&dir, Some(uid), Some(gid))?;
+                    fchmod(&dir, Mode::from_raw_mode(0o755))?;
+                    dir
                 }
                 other => other?,
             };
@@ -183,9 +248,12 @@ impl Placer {
         if kind != FileType::Directory {
             return Ok(unlinkat(self.parent(), name, AtFlags::empty())?);
         }
-        // Deleting it here would recurse as deep as the archive likes: it is moved aside instead.
         self.cleared += 1;
-        Ok(renameat(self.parent(), name, &self.junk, self.cleared.to_string())?)
+        match &self.rules.junk {
+            // Deleting it here would take as long as the archive likes.
+            Some(junk) => Ok(renameat(self.parent(), name, junk, self.cleared.to_string())?),
+            None => remove_tree(self.parent(), name),
+        }
     }
 
     fn file<R: io::Read>(&mut self, name: &[u8], entry: &Entry, archive: &mut Archive<R>) -> io::Result<()> {
@@ -198,7 +266,8 @@ impl Placer {
             left -= n as u64;
         }
         // Owner before mode: changing the owner clears the set-id bits.
-        fchown(&file, Some(uid(entry)), Some(gid(entry)))?;
+        let (uid, gid) = self.owner(entry)?;
+        fchown(&file, Some(uid), Some(gid))?;
         fchmod(&file, mode(entry))?;
         set_xattrs(&file, entry)?;
         Ok(rustix::fs::futimens(&file, &timestamps(entry.mtime))?)
@@ -206,19 +275,19 @@ impl Placer {
 
     fn symlink(&self, name: &[u8], entry: &Entry) -> io::Result<()> {
         symlinkat(entry.link.as_slice(), self.parent(), name)?;
-        chownat(self.parent(), name, Some(uid(entry)), Some(gid(entry)), AtFlags::SYMLINK_NOFOLLOW)?;
+        self.own(name, entry)?;
         refuse_overlay_xattrs(entry)?;
         self.set_times(name, entry)
     }
 
     /// The target is a path from the root, whatever the link's own place, and never a directory.
     fn hardlink(&self, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let target = parts(&entry.link, entry)?;
+        let target = self.parts(&entry.link, entry)?;
         let (target_name, target_parent) = target.split_last().ok_or_else(|| outside(entry))?;
         let from = if target_parent.is_empty() {
-            openat(&self.root, ".", DIRECTORY, Mode::empty())?
+            openat(&self.dir, ".", DIRECTORY, Mode::empty())?
         } else {
-            self.open(&target_parent.join(&b'/'))?
+            (self.below)(&target_parent.join(&b'/'))?
         };
         Ok(linkat(&from, *target_name, self.parent(), name, AtFlags::empty())?)
     }
@@ -242,15 +311,18 @@ impl Placer {
         Ok(mknodat(self.parent(), hidden, FileType::CharacterDevice, Mode::empty(), 0)?)
     }
 
-    /// Owner, mode, xattrs of a directory that exists; `path` is relative to the root.
-    fn dress_directory(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let parts = parts(path, entry)?;
+    /// Owner, mode, xattrs of a directory that exists, by its names from where entries are made.
+    fn dress_directory(&mut self, parts: &[&[u8]], entry: &Entry) -> io::Result<()> {
         let dir = match parts.last() {
-            None => openat(&self.root, ".", flags, Mode::empty())?,
-            Some(name) => openat(self.parent(), *name, flags, Mode::empty())?,
+            None => openat(&self.dir, ".", READABLE, Mode::empty())?,
+            Some(name) => openat(self.parent(), *name, READABLE, Mode::empty())?,
         };
-        fchown(&dir, Some(uid(entry)), Some(gid(entry)))?;
+        if !self.rules.whiteouts && !is_admitted(&dir)? {
+            // A mount point of the kernel's: what is under it is not the container's to change.
+            return Ok(());
+        }
+        let (uid, gid) = self.owner(entry)?;
+        fchown(&dir, Some(uid), Some(gid))?;
         fchmod(&dir, mode(entry))?;
         set_xattrs(&dir, entry)?;
         let path = if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') };
@@ -261,28 +333,61 @@ impl Placer {
         Ok(())
     }
 
+    /// The kernel has no chmod that refuses links, and the name may be another thing's by now: the
+    /// FIFO is pinned first.
+    fn set_fifo_mode(&self, name: &[u8], entry: &Entry) -> io::Result<()> {
+        let fifo = openat(self.parent(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&fifo)?.st_mode) != FileType::Fifo {
+            return Err(refuse(format!("has an entry that was replaced meanwhile: {}", entry.shown())));
+        }
+        Ok(chmod(format!("/proc/self/fd/{}", fifo.as_raw_fd()), mode(entry))?)
+    }
+
+    /// Sets the owner of what has just been made.
+    fn own(&self, name: &[u8], entry: &Entry) -> io::Result<()> {
+        let (uid, gid) = self.owner(entry)?;
+        Ok(chownat(self.parent(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn owner(&self, entry: &Entry) -> io::Result<(Uid, Gid)> {
+        self.owner_of(self.rules.owner.unwrap_or((entry.uid, entry.gid)))
+    }
+
+    fn owner_of(&self, (uid, gid): (u32, u32)) -> io::Result<(Uid, Gid)> {
+        let outside = self.rules.owners.outside(uid, gid);
+        let (uid, gid) =
+            outside.ok_or_else(|| refuse(format!("has an owner the container does not have: {uid}:{gid}")))?;
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+    }
+
+    /// The names of a path. In a layer `..` is refused: an image has no honest use for it. In an upload
+    /// it is taken back, as dockerd cleans names, and refused where it climbs.
+    fn parts<'p>(&self, path: &'p [u8], entry: &Entry) -> io::Result<Vec<&'p [u8]>> {
+        let mut parts: Vec<&[u8]> = Vec::new();
+        for part in path.split(|b| *b == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." if self.rules.whiteouts || parts.pop().is_none() => return Err(outside(entry)),
+                b".." => {}
+                name => parts.push(name),
+            }
+        }
+        if path.contains(&0) {
+            return Err(refuse("has a path with a zero byte"));
+        }
+        if parts.len() > MAX_DEPTH {
+            return Err(refuse(format!("has a path of more than {MAX_DEPTH} directories")));
+        }
+        Ok(parts)
+    }
+
     fn set_times(&self, name: &[u8], entry: &Entry) -> io::Result<()> {
         Ok(utimensat(self.parent(), name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
 
 fn inside() -> ResolveFlags {
-    ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV
-}
-
-/// The names of a path. `..` is refused: an image has no honest use for it.
-fn parts<'a>(path: &'a [u8], entry: &Entry) -> io::Result<Vec<&'a [u8]>> {
-    let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
-    if parts.iter().any(|p| *p == b"..") {
-        return Err(outside(entry));
-    }
-    if path.contains(&0) {
-        return Err(refuse("has a path with a zero byte"));
-    }
-    if parts.len() > MAX_DEPTH {
-        return Err(refuse(format!("has a path of more than {MAX_DEPTH} directories")));
-    }
-    Ok(parts)
+    ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS
 }
 
 fn outside(entry: &Entry) -> io::Error {
@@ -291,14 +396,6 @@ fn outside(entry: &Entry) -> io::Error {
 
 fn errno(e: &io::Error) -> Option<Errno> {
     Errno::from_io_error(e)
-}
-
-fn uid(entry: &Entry) -> Uid {
-    Uid::from_raw(entry.uid)
-}
-
-fn gid(entry: &Entry) -> Gid {
-    Gid::from_raw(entry.gid)
 }
 
 fn mode(entry: &Entry) -> Mode {

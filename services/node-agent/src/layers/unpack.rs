@@ -1,17 +1,18 @@
-//! One blob into one directory: decode, read entries, place them, verify both digests.
+//! One blob into one directory: decode, read entries, place them; of a layer, verify both digests.
 
 use std::{
     fs,
     io::{self, Read},
+    os::fd::OwnedFd,
     path::Path,
 };
 
-use model::{Digest, LayerDescriptor};
+use model::{Digest, LayerDescriptor, LayerEncoding};
 
 use super::{
     archive::Archive,
     decode::{Decoder, Hashing, Limits, refuse},
-    place::Placer,
+    place::{Below, LayerDir, Placer, Rules},
 };
 use crate::discard;
 
@@ -59,16 +60,10 @@ fn attempt<R: Read>(source: Source<'_, R>, stage: &Path) -> io::Result<()> {
     let mut archive = Archive::new(Hashing::new(decoder));
     let junk = stage.join("junk");
     fs::create_dir(&junk)?;
-    let mut placer = Placer::new(&stage.join("fs"), &junk)?;
-    let mut entries = 0_u64;
-    while let Some(entry) = archive.next()? {
-        entries += 1;
-        if entries > limits.entries {
-            return Err(refuse(format!("has more than {} entries", limits.entries)));
-        }
-        placer.place(&entry, &mut archive)?;
-    }
-    placer.finish()?;
+    let dir = LayerDir::open(&stage.join("fs"), &junk)?;
+    let below = |path: &[u8]| dir.below(path);
+    let placer = Placer::new(dir.root.try_clone()?, &below, dir.rules()?);
+    place_all(&mut archive, placer, limits)?;
     discard::empty(&junk)?;
     fs::remove_dir(&junk)?;
     let (decoder, diff_id) = archive.drain()?.into_parts();
@@ -83,6 +78,37 @@ fn attempt<R: Read>(source: Source<'_, R>, stage: &Path) -> io::Result<()> {
         return Err(refuse(format!("unpacks to {diff_id} instead of {}", layer.diff_id)));
     }
     Ok(())
+}
+
+fn place_all<R: Read>(archive: &mut Archive<R>, mut placer: Placer<'_>, limits: Limits) -> io::Result<()> {
+    let mut entries = 0_u64;
+    while let Some(entry) = archive.next()? {
+        entries += 1;
+        if entries > limits.entries {
+            return Err(refuse(format!("has more than {} entries", limits.entries)));
+        }
+        placer.place(&entry, archive)?;
+    }
+    placer.finish()
+}
+
+/// An archive that somebody uploads into a directory.
+pub(crate) struct Extraction<'a> {
+    pub(crate) dir: OwnedFd,
+    pub(crate) below: &'a Below<'a>,
+    pub(crate) rules: Rules,
+    pub(crate) limits: Limits,
+}
+
+/// Extracts an archive whose content nobody has promised. What was made before an error stays.
+///
+/// # Errors
+/// `InvalidData` if the archive is at fault.
+pub(crate) fn extract<R: Read>(extraction: Extraction<'_>, blob: R, encoding: LayerEncoding) -> io::Result<()> {
+    let Extraction { dir, below, rules, limits } = extraction;
+    let mut archive = Archive::new(Decoder::new(blob, encoding, limits)?);
+    place_all(&mut archive, Placer::new(dir, below, rules), limits)?;
+    archive.drain().map(drop)
 }
 
 #[cfg(test)]

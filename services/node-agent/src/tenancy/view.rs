@@ -90,7 +90,10 @@ impl Overlay<'_> {
             fsconfig_set_fd(context.as_fd(), key, dir.as_fd()).map_err(told)?;
         }
         fsconfig_set_string(context.as_fd(), "source", "overlay").map_err(told)?;
-        fsconfig_set_string(context.as_fd(), "index", "off").map_err(told)?;
+        // Without redirects and metacopies the upper directory alone tells what was changed.
+        for (key, value) in [("index", "off"), ("redirect_dir", "off"), ("metacopy", "off")] {
+            fsconfig_set_string(context.as_fd(), key, value).map_err(told)?;
+        }
         if self.volatile {
             fsconfig_set_flag(context.as_fd(), "volatile").map_err(told)?;
         }
@@ -110,7 +113,10 @@ fn why(context: &OwnedFd, error: rustix::io::Errno) -> String {
 }
 
 /// Files are made as `id` from here on, by this thread, and nothing is given up for it.
-fn become_user(id: u32) -> io::Result<()> {
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn become_user(id: u32) -> io::Result<()> {
     // Keeps the capabilities when the user changes.
     const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
     #[expect(unsafe_code, reason = "prctl")]
