@@ -251,11 +251,20 @@ pub struct Exit {
     pub code: i32,
     /// The kernel's OOM killer was at it.
     pub oom_killed: bool,
-    /// Why it could not be started, in the runtime's words; empty if it did start.
+    /// Why it could not be started, in the runtime's words, or why the host ended it; else empty.
     pub error: String,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub finished_at: OffsetDateTime,
+}
+
+impl Exit {
+    /// No program of it ever ran: nothing to start again by itself, and no start to tell of. What a
+    /// host ends for a reason of its own has a reason too, but the code of a killed process.
+    #[must_use]
+    pub fn never_started(&self) -> bool {
+        !self.error.is_empty() && (126..=128).contains(&self.code)
+    }
 }
 
 /// What the host last said of a container.

@@ -110,7 +110,7 @@ fn while_running(before: &Before, now: &Observed, seen: bool) -> Vec<Told> {
 }
 
 fn failed_to_start(now: &Observed) -> bool {
-    now.progress.phase == Phase::Exited && now.exit.as_ref().is_some_and(|exit| !exit.error.is_empty())
+    now.progress.phase == Phase::Exited && now.exit.as_ref().is_some_and(Exit::never_started)
 }
 
 fn ended(before: &Before, exit: &Exit, started_at: Option<OffsetDateTime>) -> Vec<Told> {

@@ -93,6 +93,8 @@ pub enum Op {
     Sandbox(Sandbox),
     /// Set the MTU of both ends of a sandbox's pair.
     Mtu(Sandbox),
+    /// Put a sandbox back on its network. Its namespace stays: somebody may live in it.
+    Rejoin(Sandbox),
     /// Remove a sandbox and whatever remains of it.
     RemoveSandbox(ContainerId),
     /// Remove a tunnel.
@@ -131,6 +133,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
         match step(sandbox, observed.sandboxes.get(&sandbox.container)) {
             Step::None => {}
             Step::Mtu => make.push(Op::Mtu(sandbox.clone())),
+            Step::Rejoin => make.push(Op::Rejoin(sandbox.clone())),
             Step::Make => make.push(Op::Sandbox(sandbox.clone())),
             Step::Remake => {
                 ops.push(Op::RemoveSandbox(sandbox.container.clone()));
@@ -158,6 +161,7 @@ fn tunnel_is(seen: &SeenTunnel, tunnel: &Tunnel) -> bool {
 enum Step {
     None,
     Mtu,
+    Rejoin,
     Make,
     Remake,
 }
@@ -168,6 +172,9 @@ fn step(sandbox: &Sandbox, seen: Option<&SeenSandbox>) -> Step {
     match (seen.veth, want.veth) {
         _ if *seen == want => Step::None,
         (Some(is), Some(wanted)) if seen.netns && (SeenVeth { mtu: wanted.mtu, ..is }) == wanted => Step::Mtu,
+        // Its bridge was deleted, or its pair was.
+        (Some(is), Some(wanted)) if seen.netns && is.address == wanted.address && is.vni.is_none() => Step::Rejoin,
+        (None, Some(_)) if seen.netns => Step::Rejoin,
         _ => Step::Remake,
     }
 }
@@ -203,7 +210,12 @@ impl Op {
     #[must_use]
     pub fn is_additive(&self) -> bool {
         match self {
-            Self::Bridge(_) | Self::Firewall { .. } | Self::Tunnel(_) | Self::Sandbox(_) | Self::Mtu(_) => true,
+            Self::Bridge(_)
+            | Self::Firewall { .. }
+            | Self::Tunnel(_)
+            | Self::Sandbox(_)
+            | Self::Mtu(_)
+            | Self::Rejoin(_) => true,
             Self::RemoveSandbox(_) | Self::RemoveTunnel(_) | Self::RemoveBridge(_) | Self::RemoveStray(_) => false,
         }
     }
@@ -219,6 +231,7 @@ impl Op {
             | Self::Tunnel(_)
             | Self::Sandbox(_)
             | Self::Mtu(_)
+            | Self::Rejoin(_)
             | Self::RemoveSandbox(_)
             | Self::RemoveStray(_) => false,
         }
@@ -236,7 +249,7 @@ impl Observed {
             Op::Tunnel(tunnel) => {
                 self.tunnels.insert(tunnel.vni, SeenTunnel::of(tunnel));
             }
-            Op::Sandbox(sandbox) | Op::Mtu(sandbox) => {
+            Op::Sandbox(sandbox) | Op::Mtu(sandbox) | Op::Rejoin(sandbox) => {
                 self.sandboxes.insert(sandbox.container.clone(), SeenSandbox::of(sandbox));
             }
             Op::RemoveSandbox(container) => {

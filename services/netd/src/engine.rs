@@ -8,7 +8,10 @@
 mod sync;
 
 use std::{
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc, Weak,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,13 +29,13 @@ use crate::{
     plan_file::{PlanFile, merge},
 };
 
-/// How often it is asked whether somebody changed an nft table, and how long a bridge without
+/// How often it is asked whether somebody changed an nft table in case nobody told, and how long a bridge without
 /// containers is kept: whoever runs one short container after another finds it there.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Between making one namespace ahead of need and the next, so that starts go first.
 const SPARE_PAUSE: Duration = Duration::from_millis(10);
 /// How often everything else is looked at.
-const REPAIR_EVERY: Duration = Duration::from_secs(10);
+const REPAIR_EVERY: Duration = Duration::from_secs(4);
 /// Without an underlay device to ask.
 const DEFAULT_MTU: u32 = 1500;
 
@@ -42,11 +45,13 @@ enum Command {
     Plan(NetPlan, Reply),
     Delta(NetDelta, Reply),
     Check(oneshot::Sender<Result<(), String>>),
+    /// Somebody, perhaps ourselves, changed an nft table.
+    NftChanged,
 }
 
 /// The way to the thread. It ends when the last of these is dropped.
 #[derive(Clone, Debug)]
-pub struct Engine(mpsc::Sender<Command>);
+pub struct Engine(Arc<mpsc::Sender<Command>>);
 
 /// What the thread owns.
 struct Worker {
@@ -83,6 +88,8 @@ impl Engine {
             }
         })?;
         start.recv().map_err(|_| anyhow::anyhow!("the kernel thread died while starting"))??;
+        let commands = Arc::new(commands);
+        watch_nft(Arc::downgrade(&commands))?;
         Ok(Self(commands))
     }
 
@@ -118,6 +125,17 @@ impl Engine {
     }
 }
 
+/// Tells the worker at once when an nft table was changed. Without it the worker asks every second.
+fn watch_nft(commands: Weak<mpsc::Sender<Command>>) -> anyhow::Result<()> {
+    thread::Builder::new().name("nft-watch".to_owned()).spawn(move || {
+        let tell = || commands.upgrade().is_some_and(|commands| commands.send(Command::NftChanged).is_ok());
+        if let Err(error) = kernel::watch_nft(tell) {
+            tracing::warn!(%error, "changes of nft tables are noticed a second late");
+        }
+    })?;
+    Ok(())
+}
+
 impl Worker {
     fn new(config: Config, measures: Measures) -> anyhow::Result<Self> {
         let (file, plan) = PlanFile::open(&config.run_dir)?;
@@ -139,6 +157,9 @@ impl Worker {
             repaired_at: Instant::now(),
             measures,
         };
+        if let Err(error) = worker.kernel.guard() {
+            tracing::warn!(%error, "while somebody flushes the ruleset, networks are open until it is loaded again");
+        }
         worker.repair();
         Ok(worker)
     }
@@ -182,6 +203,7 @@ impl Worker {
             Command::Check(reply) => {
                 let _: Result<(), _> = reply.send(self.trouble.clone().map_or(Ok(()), Err));
             }
+            Command::NftChanged => self.mend_firewall(),
         }
         self.measures.sandboxes(self.observed.sandboxes.len());
     }
@@ -248,11 +270,15 @@ impl Worker {
         if self.plan.is_none() {
             return;
         }
-        if self.kernel.nft_changed() {
+        self.mend_firewall();
+        self.retire();
+    }
+
+    fn mend_firewall(&mut self) {
+        if self.plan.is_some() && self.kernel.nft_changed() {
             tracing::info!("an nft table changed; loading the firewall again");
             self.repair();
         }
-        self.retire();
     }
 
     /// Where the namespaces of the named containers are, and what went wrong.

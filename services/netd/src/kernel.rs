@@ -9,6 +9,7 @@ mod netlink;
 mod netns;
 mod nft;
 mod nft_elements;
+mod nft_guard;
 mod observe;
 mod sandbox;
 mod spares;
@@ -24,6 +25,7 @@ use std::{
 use model::ContainerId;
 
 pub(crate) use error::Result;
+pub(crate) use nft::watch as watch_nft;
 
 use crate::{
     compile::{Firewall, PortKey},
@@ -91,6 +93,14 @@ impl Kernel {
         Ok(seen.observed)
     }
 
+    /// Sets up the guard between bridges that a flush of the ruleset leaves alone.
+    ///
+    /// # Errors
+    /// The kernel is too old for such tables.
+    pub(crate) fn guard(&self) -> Result<()> {
+        self.nft.guard()
+    }
+
     /// Whether anybody, ourselves included, changed any nft table here since we last loaded ours.
     #[must_use]
     pub(crate) fn nft_changed(&mut self) -> bool {
@@ -114,6 +124,7 @@ impl Kernel {
             Op::Tunnel(tunnel) => links::tunnel(&mut self.netlink, tunnel),
             Op::Sandbox(sandbox) => self.make_sandbox(sandbox),
             Op::Mtu(sandbox) => self.set_sandbox_mtu(sandbox),
+            Op::Rejoin(sandbox) => self.rejoin_sandbox(sandbox),
             Op::RemoveSandbox(container) => self.remove_sandbox(container),
             Op::RemoveTunnel(vni) => {
                 links::remove(&mut self.netlink, &format!("{}{vni}", crate::compile::TUNNEL_PREFIX))

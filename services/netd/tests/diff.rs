@@ -77,6 +77,13 @@ fn carry_out(ops: &[Op], observed: &mut Observed, desired: &Desired) -> Result<(
                     );
                 }
             }
+            Op::Rejoin(sandbox) => {
+                let there = observed.sandboxes.get(&sandbox.container);
+                prop_assert!(there.is_some_and(|s| s.netns), "into a namespace that is not there");
+                prop_assert_eq!(observed.firewall.as_ref(), Some(&desired.firewall), "joined before it was shut in");
+                let on = sandbox.veth.is_some_and(|v| observed.bridges.contains_key(&v.vni));
+                prop_assert!(on, "joined a bridge that is not there");
+            }
             Op::RemoveBridge(vni) => {
                 prop_assert!(!observed.tunnels.contains_key(vni), "a bridge went before its tunnel");
                 let on = observed.sandboxes.values().filter_map(|s| s.veth).any(|v| v.vni == Some(*vni));

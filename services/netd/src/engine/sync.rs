@@ -31,9 +31,11 @@ impl Worker {
         self.sync(&|op, desired| !op.can_wait(desired))
     }
 
-    /// What may be done without being told.
+    /// What may be done without being told. A sandbox of which something is left is not made anew:
+    /// who lives in the old namespace would be left behind.
     pub(super) fn sync_additive(&mut self) -> kernel::Result<Failed> {
-        self.sync(&|op, _| op.is_additive())
+        let remains: BTreeSet<_> = self.observed.sandboxes.keys().cloned().collect();
+        self.sync(&|op, _| op.is_additive() && !matches!(op, Op::Sandbox(s) if remains.contains(&s.container)))
     }
 
     /// Takes down what emptied networks left.
@@ -87,7 +89,7 @@ impl Worker {
     fn ruled_out(&self, op: &Op, round: &Round) -> Option<String> {
         let network = match op {
             Op::Tunnel(tunnel) => Some(tunnel.vni),
-            Op::Sandbox(sandbox) => sandbox.veth.map(|v| v.vni),
+            Op::Sandbox(sandbox) | Op::Rejoin(sandbox) => sandbox.veth.map(|v| v.vni),
             Op::Bridge(_)
             | Op::Firewall { .. }
             | Op::Mtu(_)
@@ -117,7 +119,7 @@ impl Worker {
                 round.firewall = Some(why.clone());
                 "firewall".to_owned()
             }
-            Op::Sandbox(sandbox) | Op::Mtu(sandbox) => sandbox.container.to_string(),
+            Op::Sandbox(sandbox) | Op::Mtu(sandbox) | Op::Rejoin(sandbox) => sandbox.container.to_string(),
             Op::RemoveSandbox(container) => container.to_string(),
             Op::RemoveTunnel(vni) | Op::RemoveBridge(vni) => self.network_id(*vni),
             Op::RemoveStray(name) => name.clone(),

@@ -13,7 +13,7 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::{
     error::{Doing as _, KernelError, Result},
-    nft_elements,
+    nft_elements, nft_guard,
 };
 use crate::compile::PortChange;
 
@@ -34,6 +34,11 @@ impl Nft {
         };
         let socket = open().doing(|| "opening nf_tables' netlink".to_owned())?;
         Ok(Self { socket, generation: None })
+    }
+
+    /// Sets up the guard that a flush of the ruleset leaves alone; it needs doing once.
+    pub(super) fn guard(&self) -> Result<()> {
+        nft_guard::load(&self.socket).doing(|| "setting up the guard table".to_owned())
     }
 
     /// Runs a script as one transaction.
@@ -75,7 +80,31 @@ impl Nft {
         // Adding first makes deleting what is not there no error.
         let script = "table inet wharfage\ndelete table inet wharfage\n\
                       table bridge wharfage\ndelete table bridge wharfage\n";
-        self.load(script)
+        let guard = nft_guard::remove(&self.socket).doing(|| "removing the guard table".to_owned());
+        self.load(script).and(guard)
+    }
+}
+
+/// Calls `changed` whenever somebody has changed a table, until it answers false. Blocks.
+pub(crate) fn watch(mut changed: impl FnMut() -> bool) -> io::Result<()> {
+    /// `NFNLGRP_NFTABLES`.
+    const GROUP: u32 = 7;
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.add_membership(GROUP)?;
+    let mut bytes = Vec::with_capacity(64 * 1024);
+    loop {
+        bytes.clear();
+        match socket.recv(&mut bytes, 0) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            // More than fits was said: something did change.
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
+            Err(e) => return Err(e),
+            Ok(_) => {}
+        }
+        if !changed() {
+            return Ok(());
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use rtnetlink::sys::Socket;
 
 use crate::compile::{PortChange, PortKey, PortTarget};
 
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
+pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 const NFT_MSG_NEWSETELEM: u16 = 12;
@@ -19,19 +19,19 @@ const NFT_MSG_GETGEN: u16 = 16;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
-const NFTA_LIST_ELEM: u16 = 1;
+pub(super) const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
-const NFTA_DATA_VALUE: u16 = 1;
+pub(super) const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_GEN_ID: u16 = 1;
-const NLA_F_NESTED: u16 = 1 << 15;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
+pub(super) const NLA_F_NESTED: u16 = 1 << 15;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
 const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 const NFPROTO_UNSPEC: u8 = 0;
-const NFPROTO_INET: u8 = 1;
+pub(super) const NFPROTO_INET: u8 = 1;
 const HEADER_BYTES: usize = 16;
 /// Elements to a message: an attribute's length has sixteen bits.
 const ELEMENTS_MAX: usize = 500;
@@ -60,21 +60,29 @@ pub(super) fn generation(socket: &Socket) -> io::Result<u32> {
 
 /// Makes the change: all of it or none.
 pub(super) fn commit(socket: &Socket, change: &PortChange) -> io::Result<()> {
+    transaction(socket, |bytes| {
+        let removals = change.remove.keys().map(|k| (*k, None)).collect::<Vec<_>>();
+        let additions = change.add.iter().map(|(k, t)| (*k, Some(*t))).collect::<Vec<_>>();
+        let mut messages = 0;
+        for elements in [removals, additions] {
+            let (one, any): (Vec<_>, Vec<_>) = elements.into_iter().partition(|(k, _)| k.address.is_some());
+            for (map, elements) in [("published", any), ("published_at", one)] {
+                for elements in elements.chunks(ELEMENTS_MAX) {
+                    elements_message(bytes, map, elements);
+                    messages += 1;
+                }
+            }
+        }
+        messages
+    })
+}
+
+/// Sends the messages that `write` appends, and says how many they are, as one transaction.
+pub(super) fn transaction(socket: &Socket, write: impl FnOnce(&mut Vec<u8>) -> usize) -> io::Result<()> {
     let mut bytes = Vec::new();
     let subsystem = NFNL_SUBSYS_NFTABLES;
     message(&mut bytes, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, NFPROTO_UNSPEC, subsystem, |_| {});
-    let removals = change.remove.keys().map(|k| (*k, None)).collect::<Vec<_>>();
-    let additions = change.add.iter().map(|(k, t)| (*k, Some(*t))).collect::<Vec<_>>();
-    let mut expected = 0;
-    for elements in [removals, additions] {
-        let (one, any): (Vec<_>, Vec<_>) = elements.into_iter().partition(|(k, _)| k.address.is_some());
-        for (map, elements) in [("published", any), ("published_at", one)] {
-            for elements in elements.chunks(ELEMENTS_MAX) {
-                elements_message(&mut bytes, map, elements);
-                expected += 1;
-            }
-        }
-    }
+    let expected = write(&mut bytes);
     if expected == 0 {
         return Ok(());
     }
@@ -146,7 +154,14 @@ fn register(bytes: &mut Vec<u8>, port: u16) {
 }
 
 /// A netlink message with an nfgenmsg in front of its attributes.
-fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, family: u8, resource: u16, body: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn message(
+    bytes: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    family: u8,
+    resource: u16,
+    body: impl FnOnce(&mut Vec<u8>),
+) {
     let start = bytes.len();
     bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -159,7 +174,7 @@ fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, family: u8, resource: u16
     bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
 }
 
-fn attribute(bytes: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn attribute(bytes: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
     let start = bytes.len();
     bytes.extend_from_slice(&[0; 2]);
     bytes.extend_from_slice(&kind.to_ne_bytes());

@@ -1,7 +1,7 @@
 //! Containers' sandboxes: the hot path. One new namespace, one message that makes the pair with its
 //! far end already inside as `eth0`, one batch inside, one outside. No process is started.
 
-use std::{net::Ipv4Addr, os::fd::AsRawFd as _, path::PathBuf};
+use std::{fs::File, net::Ipv4Addr, os::fd::AsRawFd as _, path::PathBuf};
 
 use model::ContainerId;
 use rtnetlink::{
@@ -15,7 +15,7 @@ use rtnetlink::{
 
 use super::{
     Kernel,
-    error::{KernelError, Result},
+    error::{Doing as _, KernelError, Result},
     links,
     netlink::{Netlink, Request},
     netns::{self, NewNamespace},
@@ -89,6 +89,23 @@ impl Kernel {
             }
         }
         Err(refused.unwrap_or_else(|| KernelError::new("making a veth pair", std::io::Error::other("no name tried"))))
+    }
+
+    /// A pair that lost its bridge is put on the new one, a lost pair is made again, into the same namespace.
+    pub(super) fn rejoin_sandbox(&mut self, sandbox: &Sandbox) -> Result<()> {
+        let Some(veth) = &sandbox.veth else { return Ok(()) };
+        if let Some(name) = self.veths.get(&sandbox.container) {
+            let bridge = self.netlink.index(&format!("{BRIDGE_PREFIX}{}", veth.vni))?;
+            let port = LinkMessageBuilder::<LinkUnspec>::default().name(name.clone()).controller(bridge).up();
+            return self.netlink.run(vec![
+                Request::change("putting the host's end on its bridge", RouteNetlinkMessage::SetLink(port.build())),
+                Request::change("setting up the bridge port", links::hairpin(name)),
+            ]);
+        }
+        let path = self.netns_path(&sandbox.container);
+        let handle = File::open(&path).doing(|| format!("opening {}", path.display()))?;
+        let netlink = netns::inside(&self.host_ns, &path, Netlink::open)?;
+        self.join(&sandbox.container, veth, &mut NewNamespace { handle, netlink })
     }
 
     pub(super) fn set_sandbox_mtu(&mut self, sandbox: &Sandbox) -> Result<()> {

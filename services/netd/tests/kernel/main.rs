@@ -2,7 +2,11 @@
 
 mod host;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use contract::net::{NetDelta, NetEndpoint, NetPlan};
 use host::{Host, address, container, dial, endpoint, join, network, pings, plan, serve, until};
@@ -255,6 +259,18 @@ fn what_others_break_is_set_right() {
     assert_eq!(host.delta(&more).failed, Default::default());
     until("neighbours are back", || pings(&host.container(13), address(11, 1)));
 
+    // The same unasked, and a pair that was deleted. Who lives in a namespace keeps it.
+    let inode = |n: u8| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(host.container(n)).expect("is there"));
+    let before = [inode(11), inode(12)];
+    host.sh("ip link del wb1");
+    until("the bridge is back by itself", || pings(&host.container(12), address(11, 1)));
+    let pair = host.sh("ip -o link | sed -n 's/^[0-9]*: \\(wv0c[^@]*\\)@.*/\\1/p'");
+    host.sh(&format!("ip link del {}", pair.trim()));
+    assert!(!pings(&host.container(12), address(11, 1)));
+    until("the pair is back by itself", || pings(&host.container(12), address(11, 1)));
+    assert_eq!([inode(11), inode(12)], before);
+    assert!(pings(&host.container(12), address(1, 1)), "its gateway too");
+
     // Somebody else's link of our name is neither used nor removed.
     host.sh("ip link add wb3 type bridge");
     let theirs =
@@ -264,6 +280,46 @@ fn what_others_break_is_set_right() {
     assert!(status.failed[host::network_id(3).as_str()].contains("not made by netd"));
     host.put(&two_project_plan());
     assert!(host.sh("ip -o link").contains("wb3:"));
+}
+
+#[test]
+fn networks_stay_closed_while_the_ruleset_is_flushed() {
+    let (host, _outside) = two_projects("flush", 11);
+    serve(&host.container(11), ANY, 80);
+    let socket = |netns: &std::path::Path| {
+        let socket = host::within(netns, || UdpSocket::bind((ANY, 7007)).expect("binds"));
+        socket.set_nonblocking(true).expect("a setting");
+        socket
+    };
+    let (mine, neighbour, stranger) =
+        (socket(&host.container(11)), socket(&host.container(12)), socket(&host.container(21)));
+    let (over, count) =
+        (AtomicBool::new(false), |at: &UdpSocket| std::iter::from_fn(|| at.recv(&mut [0; 8]).ok()).count());
+    let sent = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut sent = 0;
+            while !over.load(Ordering::Relaxed) {
+                let to = [(address(21, 2), 7007), (address(12, 1), 7007)];
+                sent += to.iter().filter(|to| mine.send_to(b"x", to).is_ok()).count();
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            sent
+        });
+        for _ in 0..40 {
+            host.sh("nft flush ruleset");
+            until("the firewall is back", || host.sh("nft list tables").contains("inet wharfage\n"));
+        }
+        over.store(true, Ordering::Relaxed);
+        sender.join().expect("sends")
+    });
+    assert!(sent > 1000, "{sent}");
+    assert!(count(&neighbour) > 10, "(its own network is open)");
+    assert_eq!(count(&stranger), 0, "of {sent}");
+    socket(&host.netns()).send_to(b"x", (address(21, 2), 7007)).expect("sends");
+    until("(it does listen)", || count(&stranger) == 1);
+    assert!(dial(&host.container(21), host.address, 8080).is_some(), "published ports go through the guard");
+    let refused = host.sh("nft delete table inet wharfage_guard 2>&1 || echo refused");
+    assert!(refused.contains("refused"), "{refused}");
 }
 
 #[test]

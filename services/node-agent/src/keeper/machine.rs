@@ -415,7 +415,7 @@ fn want_stopped(
     let never_begun = state.run() < run || (state.run() == run && state.phase() == Phase::Starting);
     if never_begun {
         let exit =
-            Exit { code: 137, oom_killed: false, error: "stopped before it was started".into(), finished_at: now };
+            Exit { code: 128, oom_killed: false, error: "stopped before it was started".into(), finished_at: now };
         state.did_start = false;
         state.exited(Progress { run, restart: state.observed.progress.restart, phase: Phase::Exited }, exit);
     }

@@ -65,7 +65,7 @@ pub(crate) fn from_parts(desired: &Desired, observed: &Observed, policy: Restart
         }
         Phase::Exited | Phase::Pending | Phase::Preparing | Phase::Created | Phase::Starting => {
             // One that could not be started never ran: Docker leaves it `created`.
-            if observed.exit.as_ref().is_some_and(|exit| exit.error.is_empty() || observed.started_at.is_some()) {
+            if observed.exit.as_ref().is_some_and(|exit| !exit.never_started() || observed.started_at.is_some()) {
                 State::Exited
             } else {
                 State::Created
@@ -79,7 +79,7 @@ fn restarts(desired: &Desired, observed: &Observed, policy: RestartPolicy) -> bo
     let Desired::Running { run } = desired else { return false };
     let Some(exit) = &observed.exit else { return false };
     *run == observed.progress.run
-        && exit.error.is_empty()
+        && !exit.never_started()
         && match policy {
             RestartPolicy::No => false,
             RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
