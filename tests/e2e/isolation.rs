@@ -105,3 +105,44 @@ fn a_user_the_range_does_not_have_is_refused_by_number() {
     assert!(outcome.code != 0 && outcome.stderr.contains("uid 65536 is not in the range 0-65535"), "{outcome:?}");
     assert_eq!(docker.ok(&["run", "--rm", "-u", "65535:65535", "busybox", "id", "-u"]), "65535");
 }
+
+#[test]
+fn settings_of_its_own_kernel_namespaces_are_honoured() {
+    let docker = Suite::here().docker();
+    let settings: [(&str, &str, &str); 6] = [
+        ("net.ipv4.ip_local_port_range", "20000 30000", "/proc/sys/net/ipv4/ip_local_port_range"),
+        ("net.core.somaxconn", "321", "/proc/sys/net/core/somaxconn"),
+        ("net.ipv4.ping_group_range", "0 2147483647", "/proc/sys/net/ipv4/ping_group_range"),
+        ("kernel.shm_rmid_forced", "1", "/proc/sys/kernel/shm_rmid_forced"),
+        ("kernel.sem", "250 32000 100 128", "/proc/sys/kernel/sem"),
+        ("fs.mqueue.msg_max", "20", "/proc/sys/fs/mqueue/msg_max"),
+    ];
+    let mut args = vec!["run".to_owned(), "--rm".into()];
+    args.extend(settings.iter().flat_map(|(name, value, _)| ["--sysctl".to_owned(), format!("{name}={value}")]));
+    args.extend(["busybox", "cat"].map(str::to_owned));
+    args.extend(settings.iter().map(|(_, _, file)| (*file).to_owned()));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let told = docker.ok(&args).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(told, "20000 30000 321 0 65535 1 250 32000 100 128 20");
+}
+
+#[test]
+fn shared_memory_the_oom_killers_queue_and_harmless_devices_are_the_users_to_choose() {
+    let docker = Suite::here().docker();
+    let run = |options: &[&str], script: &str| {
+        docker.ok(&[&["run", "--rm"], options, &["busybox", "sh", "-c", script]].concat())
+    };
+    assert_eq!(run(&["--ipc", "none"], "grep -c ' /dev/shm ' /proc/mounts; true"), "0");
+    assert_eq!(run(&["--ipc", "shareable"], "grep -c ' /dev/shm ' /proc/mounts"), "1");
+    assert_eq!(run(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500");
+    assert_eq!(run(&["--device", "/dev/zero"], "head -c 3 /dev/zero | wc -c"), "3");
+    let swappiness = "cat /sys/fs/cgroup/memory/memory.swappiness 2>/dev/null || echo 7";
+    assert_eq!(run(&["--memory-swappiness", "7", "-m", "64m"], swappiness), "7");
+    assert_eq!(
+        run(
+            &["--cpuset-mems", "0", "--cpuset-cpus", "0"],
+            "grep -E '^(Cpus|Mems)_allowed_list' /proc/self/status | tr -d '\\t'"
+        ),
+        "Cpus_allowed_list:0\nMems_allowed_list:0"
+    );
+}

@@ -70,6 +70,12 @@ pub struct ContainerSpec {
     pub resources: Resources,
     /// Security choices.
     pub security: SecuritySpec,
+    /// Sysctls of its own namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// How much nearer to the kernel's OOM killer it is, up to 1000.
+    pub oom_score_adj: u16,
+    /// Its shared memory.
+    pub ipc: IpcMode,
     /// tmpfs mounts.
     pub tmpfs: Vec<TmpfsMount>,
     /// Volumes, each of the container's own project.
@@ -126,6 +132,19 @@ pub enum RestartPolicy {
     Always,
     /// As always, unless it was stopped by the user.
     UnlessStopped,
+}
+
+/// A container's IPC namespace, which is its own in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IpcMode {
+    /// Its own.
+    #[default]
+    Private,
+    /// Its own; others of the project might join.
+    Shareable,
+    /// Its own, and no `/dev/shm`.
+    None,
 }
 
 /// A tmpfs inside the container.

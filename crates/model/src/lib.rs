@@ -21,7 +21,7 @@ mod security;
 mod volume;
 
 pub use container::{
-    ContainerSpec, Desired, Exit, LogConfig, Observed, Phase, Progress, RestartPolicy, StreamFlags, TmpfsMount,
+    ContainerSpec, Desired, Exit, IpcMode, LogConfig, Observed, Phase, Progress, RestartPolicy, StreamFlags, TmpfsMount,
 };
 pub use digest::Digest;
 pub use error::{Error, Result};
@@ -35,5 +35,7 @@ pub use network::{Endpoint, MacAddress, PortBinding, PortProtocol, PublishedPort
 pub use quantity::{MemoryBytes, NanoCpus};
 pub use reference::{DEFAULT_REGISTRY, ImageReference};
 pub use resources::{Resources, Ulimit};
-pub use security::{Capability, DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, SecuritySpec};
+pub use security::{
+    Capability, DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, SecuritySpec,
+};
 pub use volume::{TmpfsOptions, VolumeBacking, VolumeMount};

@@ -25,6 +25,10 @@ pub struct Resources {
     pub cpu_quota_us: Option<i64>,
     /// CPUs it may run on, in cgroup list syntax.
     pub cpuset_cpus: Option<String>,
+    /// Memory nodes it may use, in cgroup list syntax.
+    pub cpuset_mems: Option<String>,
+    /// How readily its memory is swapped out, 0 to 100 (cgroup v1).
+    pub memory_swappiness: Option<u8>,
     /// Processes and threads it may have.
     pub pids_limit: Option<u64>,
     /// Block I/O weight, 10 to 1000.

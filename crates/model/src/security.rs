@@ -35,6 +35,25 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
 /// What `--cap-add` may grant without a host user namespace: the default set and nothing beyond.
 pub const GRANTABLE_CAPABILITIES: [&str; 14] = DEFAULT_CAPABILITIES;
 
+/// Kernel files no container sees: moby's list. Hosts add what tells one tenant about others.
+pub const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Kernel files no container writes: moby's list.
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 impl Capability {
     /// The bare name: `NET_RAW`.
     #[must_use]

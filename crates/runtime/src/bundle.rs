@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{Resources, SecuritySpec, TmpfsMount};
+use model::{IpcMode, Resources, SecuritySpec, TmpfsMount};
 use serde_json::Value;
 
 use crate::{Error, ResolvedUser, Result, cgroup, rlimit, spec, user};
@@ -87,6 +87,8 @@ pub struct SandboxSpec {
     pub annotations: BTreeMap<String, String>,
     /// Namespaced sysctls, over the defaults (unprivileged ports and ping, as Docker has).
     pub sysctls: BTreeMap<String, String>,
+    /// Whether there is a `/dev/shm`, and whose.
+    pub ipc: IpcMode,
     /// OOM score adjustment.
     pub oom_score_adj: Option<i32>,
 }

@@ -242,7 +242,19 @@ fn sysctls(sandbox: &SandboxSpec) -> std::collections::HashMap<String, String> {
     ];
     let mut all: std::collections::HashMap<_, _> = defaults.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     all.extend(sandbox.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
+    if let Some(range) = all.get_mut("net.ipv4.ping_group_range") {
+        *range = within(range, last_group);
+    }
     all
+}
+
+/// A range of groups, ended where the namespace's ids end: the kernel refuses one that goes on.
+fn within(range: &str, last: u32) -> String {
+    match range.split_whitespace().map(str::parse::<u32>).collect::<Vec<_>>().as_slice() {
+        [Ok(from), Ok(to)] if from <= to => format!("{} {}", from.min(&last), to.min(&last)),
+        // "1 0" is nobody; anything else is the kernel's to refuse.
+        _ => range.to_owned(),
+    }
 }
 
 /// See [`crate::exec_process`].

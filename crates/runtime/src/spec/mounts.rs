@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use model::IpcMode;
 use oci_spec::{
     OciSpecError,
     runtime::{Mount, MountBuilder},
@@ -29,8 +30,10 @@ pub(super) fn build(sandbox: &SandboxSpec) -> Result<Vec<Mount>, OciSpecError> {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"])?,
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size])?,
     ];
+    if sandbox.ipc != IpcMode::None {
+        all.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size])?);
+    }
     for tmpfs in &sandbox.tmpfs {
         let mut options = vec!["nosuid".to_owned(), "nodev".to_owned()];
         if !tmpfs.exec {

@@ -3,36 +3,20 @@
 
 use std::fs;
 
-/// moby's list.
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
+use model::{MASKED_PATHS, READONLY_PATHS};
 
 /// Ours: allocator and device state of the whole host.
 const MASKED_TOO: [&str; 5] =
     ["/proc/mdstat", "/proc/pagetypeinfo", "/proc/slabinfo", "/proc/swaps", "/proc/vmallocinfo"];
 
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 /// Paths hidden behind `/dev/null` or an empty directory.
 pub(super) fn masked() -> Vec<String> {
-    MASKED.iter().chain(&MASKED_TOO).map(|p| (*p).to_owned()).chain(thermal_throttle()).collect()
+    MASKED_PATHS.iter().chain(&MASKED_TOO).map(|p| (*p).to_owned()).chain(thermal_throttle()).collect()
 }
 
 /// Paths that cannot be written.
 pub(super) fn readonly() -> Vec<String> {
-    READONLY.iter().map(|p| (*p).to_owned()).collect()
+    READONLY_PATHS.iter().map(|p| (*p).to_owned()).collect()
 }
 
 /// One per CPU, where the hardware has it (moby masks them since 28: a side channel on the neighbours).

@@ -47,6 +47,14 @@ fn memory(asked: &Resources, host: &HostCgroups, warnings: &mut Vec<String>) -> 
         return memory;
     }
     memory.set_limit(asked.memory_bytes.map(|m| signed(m.0)));
+    match asked.memory_swappiness {
+        Some(_) if host.unified => {
+            warnings.push("Your kernel does not support memory swappiness capabilities. Swappiness discarded.".into());
+        }
+        swappiness => {
+            memory.set_swappiness(swappiness.map(u64::from));
+        }
+    }
     memory.set_reservation(asked.memory_reservation_bytes.map(|m| signed(m.0)));
     // Docker's rule: as much swap again as memory, unless said otherwise.
     let swap = asked.memory_swap_bytes.or(asked.memory_bytes.map(|m| m + m));
@@ -80,7 +88,8 @@ fn cpu(asked: &Resources, host: &HostCgroups, warnings: &mut Vec<String>) -> Lin
     }
     if host.cpuset {
         cpu.set_cpus(asked.cpuset_cpus.clone().filter(|c| !c.is_empty()));
-    } else if asked.cpuset_cpus.is_some() {
+        cpu.set_mems(asked.cpuset_mems.clone().filter(|m| !m.is_empty()));
+    } else if asked.cpuset_cpus.is_some() || asked.cpuset_mems.is_some() {
         warnings.push("Your kernel does not support cpuset. Cpuset discarded.".into());
     }
     cpu

@@ -110,6 +110,31 @@ fn an_empty_command_is_refused() {
 }
 
 #[test]
+fn a_container_of_a_project_joins_its_user_namespace_first() {
+    let userns = crate::UserNamespace { path: "/run/ns/p".into(), first_id: 1_048_576, ids: 65_536 };
+    let sysctls = [("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned())].into();
+    let uts = Some("/run/c/uts".into());
+    let sandbox = SandboxSpec { userns: Some(userns), uts, domainname: "a.b".into(), sysctls, ..sandbox() };
+    let document = document(&sandbox);
+    let linux = &document["linux"];
+    assert_eq!(linux["namespaces"][0], json!({"type": "user", "path": "/run/ns/p"}));
+    let mapping = json!([{"containerID": 0, "hostID": 1_048_576, "size": 65_536}]);
+    assert_eq!((&linux["uidMappings"], &linux["gidMappings"]), (&mapping, &mapping));
+    // The kernel takes no group the namespace does not have, and no domain name from its root.
+    assert_eq!(linux["sysctl"]["net.ipv4.ping_group_range"], "0 65535");
+    assert!(linux["sysctl"].get("kernel.domainname").is_none());
+    let kinds: Vec<_> = linux["namespaces"].as_array().into_iter().flatten().map(|n| n["type"].clone()).collect();
+    assert_eq!(kinds, ["user", "mount", "uts", "pid", "ipc", "cgroup", "network"]);
+}
+
+#[test]
+fn without_shared_memory_there_is_no_place_for_it() {
+    let document = document(&SandboxSpec { ipc: model::IpcMode::None, ..sandbox() });
+    let shm = document["mounts"].as_array().into_iter().flatten().any(|m| m["destination"] == "/dev/shm");
+    assert!(!shm);
+}
+
+#[test]
 fn the_init_is_put_before_the_command() {
     let mut sandbox = sandbox();
     sandbox.init = Some("/usr/lib/wharfage-shim".into());

@@ -211,8 +211,9 @@ async fn write_bundle(task: &Task, netns: Netns) -> Result<(), Refusal> {
             hostname_file: Some(files.hostname),
             init: spec.init.then(|| host.config.init_path.clone().unwrap_or_else(|| host.config.shim_path.clone())),
             annotations: spec.annotations.clone(),
-            sysctls: std::collections::BTreeMap::new(),
-            oom_score_adj: None,
+            sysctls: spec.sysctls.clone(),
+            ipc: spec.ipc,
+            oom_score_adj: (spec.oom_score_adj > 0).then_some(spec.oom_score_adj.into()),
         };
         runtime::write_bundle(&host.places.bundle(&plan.id), &sandbox)
     });

@@ -3,6 +3,7 @@
 //! reason, or named in a warning; none is dropped.
 
 mod command;
+mod kernel;
 mod mounts;
 mod policy;
 mod ports;
@@ -88,6 +89,9 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         restart: restart(host)?,
         resources: resources::resources(host, &mut warnings)?,
         security: policy::security(host)?,
+        sysctls: kernel::sysctls(host)?,
+        oom_score_adj: kernel::oom_score_adj(host)?,
+        ipc: kernel::ipc_mode(host)?,
         tmpfs: mounts::tmpfs(host)?,
         volumes: Vec::new(),
         init: host.init.unwrap_or(false),
@@ -215,5 +219,7 @@ fn check_size(spec: &ContainerSpec) -> Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
+mod matrix_tests;
 #[cfg(test)]
 mod tests;

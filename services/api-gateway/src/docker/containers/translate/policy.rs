@@ -1,14 +1,14 @@
 //! What a tenant may not ask for, by name and with the reason (403), and what nobody can have yet
 //! (501). Everything that would name, share or weaken a host is here.
 
-use model::{Capability, GRANTABLE_CAPABILITIES, ImageConfig, Result, SecuritySpec};
+use model::{Capability, GRANTABLE_CAPABILITIES, ImageConfig, MASKED_PATHS, READONLY_PATHS, Result, SecuritySpec};
 
 use super::{
     super::{
         body::{ContainerConfig, NetworkingConfig, Words},
         host_config::HostConfig,
     },
-    forbidden, invalid, not_built,
+    forbidden, invalid, kernel, not_built,
 };
 
 /// Every capability Linux has; anything else is a typing error, not a wish.
@@ -56,10 +56,6 @@ const KNOWN_CAPABILITIES: [&str; 41] = [
     "WAKE_ALARM",
 ];
 
-/// Sysctls that belong to a container's own namespaces.
-const NAMESPACED_SYSCTLS: [&str; 7] =
-    ["net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm", "kernel.hostname", "kernel.domainname"];
-
 /// Refuses what a host configuration asks beyond the platform's policy.
 pub(super) fn check(host: &HostConfig) -> Result<()> {
     check_namespaces(host)?;
@@ -85,7 +81,7 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
 fn check_namespaces(host: &HostConfig) -> Result<()> {
     let modes = [
         ("PidMode", &host.pid_mode, &["", "private"][..]),
-        ("IpcMode", &host.ipc_mode, &["", "private"][..]),
+        ("IpcMode", &host.ipc_mode, &["", "private", "shareable", "none"][..]),
         ("UTSMode", &host.uts_mode, &["", "private"][..]),
         ("UsernsMode", &host.userns_mode, &["", "private"][..]),
         ("CgroupnsMode", &host.cgroupns_mode, &["", "private"][..]),
@@ -104,7 +100,6 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
         }
         return Err(match field {
             "NetworkMode" => not_built(&format!("network {mode:?} (networks other than the project's own bridge)")),
-            "IpcMode" if matches!(mode.as_str(), "none" | "shareable") => not_built(&format!("IpcMode={mode:?}")),
             _ => invalid(format!("invalid {field}: {mode:?}")),
         });
     }
@@ -147,7 +142,6 @@ fn check_host_access(host: &HostConfig) -> Result<()> {
         return Err(not_built("HostConfig.Links"));
     }
     let device_lists = [
-        ("Devices", !host.devices.is_empty()),
         ("DeviceCgroupRules", host.device_cgroup_rules.as_ref().is_some_and(|v| !v.is_empty())),
         ("DeviceRequests", host.device_requests.as_ref().is_some_and(|v| !v.is_empty())),
         ("BlkioWeightDevice", !host.blkio_weight_device.is_empty()),
@@ -158,7 +152,7 @@ fn check_host_access(host: &HostConfig) -> Result<()> {
     ];
     match device_lists.into_iter().find(|(_, given)| *given) {
         Some((field, _)) => Err(forbidden(format!("{field}: devices of a host are not available on Wharfage"))),
-        None => Ok(()),
+        None => kernel::check_devices(host),
     }
 }
 
@@ -168,35 +162,12 @@ fn check_kernel(host: &HostConfig) -> Result<()> {
         ("OomKillDisable", host.oom_kill_disable, "a container that cannot be killed would hold its host's memory"),
         ("CpuRealtimePeriod", host.cpu_realtime_period != 0, "realtime scheduling would starve other tenants"),
         ("CpuRealtimeRuntime", host.cpu_realtime_runtime != 0, "realtime scheduling would starve other tenants"),
-        ("MaskedPaths", host.masked_paths.is_some(), "the masked paths keep a host's kernel apart from its containers"),
-        (
-            "ReadonlyPaths",
-            host.readonly_paths.is_some(),
-            "the read-only paths keep a host's kernel apart from its containers",
-        ),
-        ("OomScoreAdj", host.oom_score_adj < 0, "a container may not be spared at the cost of others"),
     ];
     if let Some((field, _, why)) = settings.into_iter().find(|(_, given, _)| *given) {
         return Err(forbidden(format!("{field} is not available on Wharfage: {why}")));
     }
-    if host.oom_score_adj > 0 {
-        return Err(not_built("HostConfig.OomScoreAdj"));
-    }
-    if host.memory_swappiness.is_some_and(|n| n != -1) {
-        return Err(not_built("HostConfig.MemorySwappiness"));
-    }
-    if !host.cpuset_mems.is_empty() {
-        return Err(not_built("HostConfig.CpusetMems"));
-    }
-    match host.sysctls.keys().next() {
-        None => Ok(()),
-        Some(name) if NAMESPACED_SYSCTLS.iter().any(|prefix| name.starts_with(prefix)) => {
-            Err(not_built(&format!("HostConfig.Sysctls ({name})")))
-        }
-        Some(name) => {
-            Err(forbidden(format!("sysctl {name:?} is not available on Wharfage: it is not a container's own")))
-        }
-    }
+    kernel::check_paths("MaskedPaths", host.masked_paths.as_ref(), &MASKED_PATHS)?;
+    kernel::check_paths("ReadonlyPaths", host.readonly_paths.as_ref(), &READONLY_PATHS)
 }
 
 /// Refuses what a container configuration asks beyond what is built.
@@ -272,10 +243,12 @@ pub(super) fn security(host: &HostConfig) -> Result<SecuritySpec> {
     for option in host.security_opt.as_deref().unwrap_or_default() {
         match option.as_str() {
             "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => no_new_privileges = true,
-            "seccomp=default" | "seccomp=builtin" | "seccomp:default" => {}
+            "seccomp=default" | "seccomp=builtin" | "seccomp:default" | "writable-cgroups=false" => {}
             other => {
+                // A profile is a document of many pages.
+                let shown: String = other.chars().take(64).collect();
                 return Err(forbidden(format!(
-                    "SecurityOpt {other:?} is not available on Wharfage: the profile of its hosts may only be tightened (no-new-privileges, seccomp=default)"
+                    "SecurityOpt {shown:?} is not available on Wharfage: the profile of its hosts may only be tightened (no-new-privileges, seccomp=default)"
                 )));
             }
         }
@@ -285,8 +258,18 @@ pub(super) fn security(host: &HostConfig) -> Result<SecuritySpec> {
         cap_drop: capabilities(host.cap_drop.as_ref(), "CapDrop")?,
         no_new_privileges,
         readonly_rootfs: host.readonly_rootfs,
-        group_add: super::settings::short_list(host.group_add.as_deref().unwrap_or_default(), "GroupAdd")?,
+        group_add: groups(host)?,
     })
+}
+
+/// By name, or a number the project's range has.
+fn groups(host: &HostConfig) -> Result<Vec<String>> {
+    let groups = super::settings::short_list(host.group_add.as_deref().unwrap_or_default(), "GroupAdd")?;
+    let outside = |g: &&String| g.bytes().all(|b| b.is_ascii_digit()) && g.parse::<u16>().is_err();
+    match groups.iter().find(outside) {
+        Some(group) => Err(invalid(format!("GroupAdd: gid {group} is not in the range 0-65535"))),
+        None => Ok(groups),
+    }
 }
 
 fn capabilities(words: Option<&Words>, field: &str) -> Result<Vec<Capability>> {

@@ -85,7 +85,9 @@ pub(super) fn resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result
         cpu_shares: positive(host.cpu_shares),
         cpu_period_us: positive(host.cpu_period),
         cpu_quota_us: (host.cpu_quota > 0).then_some(host.cpu_quota),
-        cpuset_cpus: cpuset(&host.cpuset_cpus)?,
+        cpuset_cpus: cpuset(&host.cpuset_cpus, "cpus")?,
+        cpuset_mems: cpuset(&host.cpuset_mems, "mems")?,
+        memory_swappiness: swappiness(host.memory_swappiness)?,
         pids_limit: pids(host.pids_limit)?,
         blkio_weight: blkio_weight(host.blkio_weight)?,
         ulimits: ulimits(host)?,
@@ -146,7 +148,7 @@ fn check_cpu(host: &HostConfig) -> Result<()> {
 }
 
 /// `0-2,4`.
-fn cpuset(written: &str) -> Result<Option<String>> {
+fn cpuset(written: &str, what: &str) -> Result<Option<String>> {
     let number = |n: &str| n.parse::<u16>().is_ok_and(|n| n < 4096);
     let part = |p: &str| p.split_once('-').map_or_else(|| number(p), |(a, b)| number(a) && number(b));
     if written.is_empty() {
@@ -155,7 +157,18 @@ fn cpuset(written: &str) -> Result<Option<String>> {
     if written.len() <= 1024 && written.split(',').all(part) {
         Ok(Some(written.to_owned()))
     } else {
-        Err(invalid(format!("Invalid value {written} for cpuset cpus")))
+        Err(invalid(format!("Invalid value {written} for cpuset {what}")))
+    }
+}
+
+/// -1 is the host's own.
+fn swappiness(asked: Option<i64>) -> Result<Option<u8>> {
+    match asked {
+        None | Some(-1) => Ok(None),
+        Some(n) => match u8::try_from(n).ok().filter(|n| *n <= 100) {
+            Some(n) => Ok(Some(n)),
+            None => Err(invalid(format!("Invalid value: {n}, valid memory swappiness range is 0-100"))),
+        },
     }
 }
 
@@ -210,6 +223,11 @@ fn ulimits(host: &HostConfig) -> Result<Vec<Ulimit>> {
                     "Ulimits nofile {}: at most {NOFILE_MAX} are available on Wharfage",
                     u.hard
                 )));
+            }
+            if name == "rtprio" && u.hard != 0 {
+                return Err(forbidden(
+                    "Ulimits rtprio is not available on Wharfage: realtime scheduling would starve other tenants",
+                ));
             }
             Ok(Ulimit { name, soft: u.soft, hard: u.hard })
         })
