@@ -116,6 +116,12 @@ pub fn oom_kills(cgroup_path: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
+/// In how many hierarchies the cgroup is.
+#[must_use]
+pub fn parts(cgroup_path: &str) -> usize {
+    directories(cgroup_path).iter().filter(|dir| dir.is_dir()).count()
+}
+
 /// PIDs in the cgroup and below it; empty when there is none.
 #[must_use]
 pub fn pids_in(cgroup_path: &str) -> Vec<u32> {

@@ -33,6 +33,7 @@ mod shims;
 mod streams;
 mod tenancy;
 mod tree;
+mod upkeep;
 
 use std::{fs, sync::Arc};
 
@@ -80,6 +81,7 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let acknowledged = Box::new(move |id| forgetting.forget(&id));
     until_cancelled(&ctx, "reports", host.reports.clone().send(scheduler.clone(), capacity, acknowledged));
     until_cancelled(&ctx, "netd", host.net.clone().keep_in_sync());
+    until_cancelled(&ctx, "upkeep", upkeep::watch_over(host.clone(), fleet.clone()));
     until_cancelled(&ctx, "trash", host.trash.clone().sweep());
     ctx.spawn("plan", link::follow(scheduler, host.clone(), fleet.clone(), ctx.cancel()));
     let listen = host.config.listen;

@@ -3,6 +3,7 @@
 //! delta only.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,6 +30,8 @@ pub(crate) struct Net(Arc<Inner>);
 struct Inner {
     netd: Internal,
     plan: Mutex<NetPlan>,
+    /// Where netd said that each endpoint's namespace is.
+    namespaces: Mutex<BTreeMap<String, PathBuf>>,
     /// netd has the plan, but for deltas under way.
     synced: AtomicBool,
     /// Deltas read, a whole plan writes: a plan made before a delta must not overtake it.
@@ -43,10 +46,20 @@ impl Net {
         Ok(Self(Arc::new(Inner {
             netd,
             plan: Mutex::default(),
+            namespaces: Mutex::default(),
             synced: AtomicBool::new(false),
             order: RwLock::default(),
             lost: Notify::new(),
         })))
+    }
+
+    /// The namespace of an endpoint that is in the plan, once netd has told.
+    pub(crate) fn namespace_of(&self, id: &ContainerId) -> Option<PathBuf> {
+        self.namespaces().get(id.as_str()).cloned()
+    }
+
+    fn namespaces(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, PathBuf>> {
+        self.0.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an endpoint to the plan without telling netd: for containers found running.
@@ -98,7 +111,10 @@ impl Net {
         let failed = status.failed.get(id).or_else(|| status.failed.get(network?.id.as_str()));
         match (failed, status.netns.get(id)) {
             (Some(why), _) => Err(format!("network: {why}")),
-            (None, Some(path)) => Ok(PathBuf::from(path)),
+            (None, Some(path)) => {
+                self.namespaces().insert(id.to_owned(), PathBuf::from(path));
+                Ok(PathBuf::from(path))
+            }
             (None, None) => Err("network: netd made no namespace".to_owned()),
         }
     }
@@ -110,6 +126,7 @@ impl Net {
             drop_unused_networks(plan);
             had
         });
+        self.namespaces().remove(id.as_str());
         if !had {
             return;
         }
@@ -174,6 +191,9 @@ impl Net {
         for (id, why) in &status.failed {
             tracing::warn!(id, why, "netd could not make a part of the plan");
         }
+        // One that went away meanwhile stays gone.
+        let there = status.netns.iter().map(|(id, path)| (id.clone(), PathBuf::from(path)));
+        *self.namespaces() = there.filter(|(id, _)| plan.endpoints.contains_key(id)).collect();
         self.0.synced.store(true, Ordering::Release);
         Ok(status)
     }

@@ -111,6 +111,12 @@ impl Fleet {
         Ok(changed)
     }
 
+    /// Every keeper.
+    pub(crate) fn all(&self) -> Vec<Handle> {
+        let book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.keepers.values().cloned().collect()
+    }
+
     /// The keeper of a container.
     ///
     /// # Errors

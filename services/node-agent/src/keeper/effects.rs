@@ -119,8 +119,15 @@ impl Keeper {
     }
 
     pub(super) fn kill_all(&self) {
-        let cgroup_path = self.host.cgroup_path(&self.id);
-        tokio::task::spawn_blocking(move || cgroup::kill_all(&cgroup_path));
+        let (host, id) = (self.host.clone(), self.id.clone());
+        tokio::spawn(async move {
+            let cgroup_path = host.cgroup_path(&id);
+            let hit = tokio::task::spawn_blocking(move || cgroup::kill_all(&cgroup_path)).await;
+            // Somebody may have moved its processes elsewhere. PID 1 takes all of them along.
+            if !matches!(hit, Ok(1..)) {
+                let _ = shims::tell(&host.places.run_dir(&id), &Request::Signal { signal: 9 }).await;
+            }
+        });
     }
 }
 

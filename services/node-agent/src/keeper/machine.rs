@@ -47,6 +47,9 @@ pub(crate) struct State {
     /// How far ending the run has got.
     #[serde(skip)]
     pub(crate) ending: Ending,
+    /// Why the host ends the run of its own accord.
+    #[serde(skip)]
+    pub(crate) undermined: Option<String>,
 }
 
 fn yes() -> bool {
@@ -103,6 +106,8 @@ pub(crate) enum Event {
     Frozen(bool),
     /// So often the OOM killer was at it in this run.
     OomKills(u32),
+    /// What it stands on was taken away: it must end, for this reason.
+    Undermined(String),
     /// PID 1 ended, or could not be started (then `started_at` is `None`).
     Exited {
         exit: Exit,
@@ -156,6 +161,7 @@ impl State {
             unseen: false,
             busy: Busy::Idle,
             ending: Ending::No,
+            undermined: None,
         }
     }
 
@@ -195,7 +201,10 @@ impl State {
         }
     }
 
-    fn exited(&mut self, progress: Progress, exit: Exit) {
+    fn exited(&mut self, progress: Progress, mut exit: Exit) {
+        if let Some(why) = self.undermined.take().filter(|_| exit.error.is_empty()) {
+            exit.error = why;
+        }
         self.advance(Progress { phase: Phase::Exited, ..progress });
         self.observed.pid = None;
         self.observed.paused = false;
@@ -241,6 +250,13 @@ fn absorb(state: &mut State, wanted: &Wanted, event: Event, now: OffsetDateTime)
         }
         Event::Frozen(frozen) => state.frozen(frozen),
         Event::OomKills(kills) => state.oom_kills(kills),
+        Event::Undermined(why) => {
+            if state.phase() == Phase::Running && state.undermined.is_none() {
+                state.undermined = Some(why);
+                state.ending = Ending::Killed;
+                return Some(Effect::KillAll);
+            }
+        }
         Event::Exited { exit, started_at } => {
             if !state.is_alive() {
                 return None;

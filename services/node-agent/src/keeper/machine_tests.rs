@@ -139,6 +139,18 @@ fn the_oom_killers_visits_are_counted_anew_in_every_run() {
 }
 
 #[test]
+fn who_loses_the_ground_is_ended_with_the_reason_and_may_be_restarted() {
+    let always = Wanted { restart: RestartPolicy::Always, ..running(1) };
+    let (state, _) = play(State::new(), &[(&always, Event::Look), (&always, Event::Prepared), (&always, started())]);
+    let lost = Event::Undermined("its root is gone".into());
+    let (state, effects) = play(state, &[(&always, lost.clone()), (&always, lost), (&always, exited(137))]);
+    assert_eq!(effects, [Effect::KillAll, Effect::Release]);
+    assert_eq!(state.observed.exit.as_ref().map(|e| e.error.as_str()), Some("its root is gone"));
+    let (_, effects) = play(state, &[(&always, Event::Released)]);
+    assert!(matches!(effects[..], [Effect::WaitToRestart { .. }]), "{effects:?}");
+}
+
+#[test]
 fn the_grace_of_an_earlier_run_kills_nobody() {
     let run = running(2);
     let mut state = State::new();

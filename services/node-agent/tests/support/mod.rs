@@ -130,6 +130,11 @@ impl Control {
         self.0.history.lock().expect("lock").iter().filter(|(i, _)| i == id).map(|(_, o)| o.clone()).collect()
     }
 
+    /// What was told of it last.
+    pub(crate) fn last(&self, id: &ContainerId) -> Observed {
+        self.0.seen.borrow().get(id).cloned().expect("was told of")
+    }
+
     pub(crate) fn fetches(&self) -> usize {
         self.0.fetched.lock().expect("lock").len()
     }
@@ -282,6 +287,36 @@ impl World {
         let mut child = self.agent.take().expect("an agent runs");
         child.kill().expect("kills");
         child.wait().expect("waits");
+    }
+
+    /// Power is lost: the agent, the shims, every container, and what the kernel and `/run` held of them.
+    pub(crate) fn reboot(&mut self) {
+        self.kill_agent();
+        let run_dir = self.path("run").display().to_string();
+        for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains(&run_dir) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        let parent = self.cgroup_parent.clone();
+        runtime::cgroup::remove(&parent, Duration::from_secs(10)).expect("nothing lives on");
+        // The last of the dying may still unmount what they held themselves.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+            let below = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|at| at.starts_with(&run_dir));
+            for at in below.collect::<Vec<_>>().iter().rev() {
+                let _ = nix::mount::umount2(*at, nix::mount::MntFlags::MNT_DETACH);
+            }
+            match std::fs::remove_dir_all(self.path("run")) {
+                Ok(()) => break,
+                Err(e) => assert!(std::time::Instant::now() < deadline, "a file system in memory: {e}"),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::fs::write(self.path("data/boot"), "another boot").expect("writes");
     }
 
     /// The agent's API, with the gateway's certificate.
