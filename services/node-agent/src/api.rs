@@ -215,7 +215,7 @@ async fn resize_container(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct TopQuery {
-    /// Arguments of `ps`: `-ef` (the default) or `aux`.
+    /// Arguments of `ps`; `-ef` if there are none.
     #[serde(default)]
     ps_args: String,
 }

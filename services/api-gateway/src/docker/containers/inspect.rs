@@ -8,7 +8,7 @@ use contract::agent::{CONTAINERS, TopReply};
 use model::Error;
 use serde_json::json;
 
-use super::{render, state};
+use super::{recorded, render, state};
 use crate::{
     Gateway,
     agents::tenant_error,
@@ -48,11 +48,16 @@ pub(crate) async fn top(
     Path(reference): Path<String>,
 ) -> DockerResponse {
     let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
-    if !state::of(&container).is_running() {
+    let state = state::of(&container);
+    if state == state::State::Restarting {
+        return Err(state::restarting(&container).into());
+    }
+    if !state.is_alive() {
         return Err(Error::Conflict(format!("container {} is not running", container.id)).into());
     }
     let path = format!("{CONTAINERS}/{}/top", container.id);
     let asked = [("ps_args", query.text("ps_args").unwrap_or("-ef"))];
     let reply: TopReply = gateway.agents.of(&container)?.get_with(&path, &asked).await.map_err(tenant_error)?;
+    recorded::alone(&gateway, &scope, &container, "top", &[]).await;
     json(StatusCode::OK, &json!({"Titles": reply.titles, "Processes": reply.processes}))
 }

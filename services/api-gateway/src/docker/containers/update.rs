@@ -51,10 +51,15 @@ pub(crate) async fn update(
 async fn change(gateway: &Gateway, scope: ProjectScope, reference: &str, asked: &HostConfig) -> Result<Vec<String>> {
     let mut tx = gateway.store.project_tx(&scope).await?;
     let container = tx.lock_container(reference).await?;
-    let cannot = |error: Error| match error {
-        Error::Conflict(why) => Error::Conflict(format!("Cannot update container {}: {why}", container.id)),
-        Error::Failed(why) => Error::Failed(format!("Cannot update container {}: {why}", container.id)),
-        other => other,
+    let cannot = |error: Error| {
+        let text = format!("Cannot update container {}: {error}", container.id);
+        if let Error::Conflict(_) = error {
+            Error::Conflict(text)
+        } else if let Error::Failed(_) = error {
+            Error::Failed(text)
+        } else {
+            error
+        }
     };
     let mut updated = translate::update(&known(&container), asked).map_err(cannot)?;
     write(&mut tx, &container, &updated).await?;
