@@ -43,7 +43,7 @@ fn a_paused_container_stands_still_and_runs_on() {
     eventually("both are told", Duration::from_secs(5), || {
         let filter = format!("container={name}");
         let told = ["events", "--since", "60s", "--until", "0s", "--filter", &filter, "--format", "{{.Action}}"];
-        docker.ok(&told).contains("pause\nunpause")
+        docker.ok(&told).contains("\npause\ntop\nunpause")
     });
     docker.remove(&[&name]);
 }

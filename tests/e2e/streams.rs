@@ -119,3 +119,51 @@ fn a_container_that_writes_fast_is_logged_whole() {
     });
     docker.remove(&[&name]);
 }
+
+#[test]
+fn logs_carry_details_and_drivers_that_send_are_refused() {
+    let docker = Suite::here().docker();
+    let name = unique("details");
+    let run =
+        ["run", "--name", &name, "--log-driver", "local", "--log-opt", "labels=app", "--log-opt", "env=E", "--log-opt"];
+    let rest =
+        ["tag={{.Name}}", "--log-opt", "mode=non-blocking", "-l", "app=a b", "-e", "E=1", "busybox", "echo", "hi"];
+    let _ = docker.ok(&[&run[..], &rest[..]].concat());
+    assert_eq!(docker.ok(&["logs", "--details", &name]), format!("E=1,app=a+b,tag={name} hi"));
+    assert_eq!(docker.ok(&["logs", &name]), "hi");
+    assert_eq!(
+        docker.ok(&[
+            "inspect",
+            "-f",
+            "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"tag\"}}",
+            &name
+        ]),
+        "local {{.Name}}"
+    );
+    let refused = docker.run(&["create", "--log-driver", "syslog", "busybox"]);
+    assert!(refused.stderr.contains("does not open connections for its tenants"), "{refused:?}");
+    let none = unique("none");
+    let _ = docker.ok(&["run", "--name", &none, "--log-driver", "none", "busybox", "echo", "hi"]);
+    assert!(docker.run(&["logs", &none]).stderr.contains("configured logging driver does not support reading"));
+    docker.remove(&[&name, &none]);
+}
+
+#[test]
+fn top_shows_what_ps_would() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let name = unique("top");
+    let _ = docker.ok(&["run", "-d", "--name", &name, "busybox", "sh", "-c", "sleep 600 & sleep 601"]);
+    let listed = docker.ok(&["top", &name, "-o", "pid,ppid,user,comm,args"]);
+    assert!(
+        listed
+            .lines()
+            .next()
+            .is_some_and(|titles| titles.split_whitespace().eq(["PID", "PPID", "USER", "COMMAND", "COMMAND"]))
+    );
+    assert!(listed.contains("sleep 601"), "{listed}");
+    assert!(docker.ok(&["top", &name, "faux"]).contains("\\_ sleep 600"));
+    let refused = docker.run(&["top", &name, "-o", "pid,nope"]);
+    assert!(refused.stderr.contains("unknown user-defined format specifier \"nope\""), "{refused:?}");
+    docker.remove(&[&name]);
+}

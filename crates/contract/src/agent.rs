@@ -60,6 +60,8 @@ pub struct LogsQuery {
     pub timestamps: bool,
     /// Only so many last lines; `None` is all.
     pub tail: Option<u64>,
+    /// Put what goes along with the lines (labels, variables, the tag) and a space before every line.
+    pub details: bool,
 }
 
 /// `POST {CONTAINERS}/{id}/kill`: sends a signal to PID 1. 409 if it does not run.

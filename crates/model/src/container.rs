@@ -161,7 +161,7 @@ pub struct TmpfsMount {
 }
 
 /// json-file log options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct LogConfig {
     /// `false` for the driver `none`: nothing is kept.
@@ -170,12 +170,18 @@ pub struct LogConfig {
     pub max_size_bytes: u64,
     /// Files kept, the current one included.
     pub max_files: u32,
+    /// Labels and variables that go along with every line.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// What lines are tagged with; `{{.Name}}` and the like stand for what is the container's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tag: String,
 }
 
 impl Default for LogConfig {
     /// 20 MB in 5 files: a tenant's logs have a bound even when nobody set one.
     fn default() -> Self {
-        Self { keep: true, max_size_bytes: 20_000_000, max_files: 5 }
+        Self { keep: true, max_size_bytes: 20_000_000, max_files: 5, attributes: BTreeMap::new(), tag: String::new() }
     }
 }
 

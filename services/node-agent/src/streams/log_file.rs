@@ -28,6 +28,8 @@ pub(super) struct Shown {
     pub(super) since: Option<String>,
     pub(super) until: Option<String>,
     pub(super) timestamps: bool,
+    /// Before every line, after its time.
+    pub(super) details: Option<String>,
     /// No frames.
     pub(super) raw: bool,
 }
@@ -154,12 +156,17 @@ fn show(shown: &Shown, line: &[u8], out: &mut Vec<u8>) -> bool {
     if !wanted || shown.since.as_deref().is_some_and(|since| line.time < since) {
         return false;
     }
-    let stamp = if shown.timestamps { line.time.len() + 1 } else { 0 };
+    let details = shown.details.as_deref();
+    let stamp = if shown.timestamps { line.time.len() + 1 } else { 0 } + details.map_or(0, |d| d.len() + 1);
     if !shown.raw {
         out.extend_from_slice(&frame_header(stream, u32::try_from(stamp + line.log.len()).unwrap_or(u32::MAX)));
     }
     if shown.timestamps {
         out.extend_from_slice(line.time.as_bytes());
+        out.push(b' ');
+    }
+    if let Some(details) = details {
+        out.extend_from_slice(details.as_bytes());
         out.push(b' ');
     }
     out.extend_from_slice(line.log.as_bytes());
@@ -339,13 +346,20 @@ mod tests {
     fn lines_are_chosen_by_stream_and_time_and_framed() {
         let (_dir, path) = rotated();
         let stamp = |n: u32| Some(format!("2026-01-01T00:00:00.{n:09}Z"));
-        let shown =
-            Shown { stdout: false, stderr: true, since: stamp(9), until: stamp(15), timestamps: true, raw: false };
+        let shown = Shown {
+            stdout: false,
+            stderr: true,
+            since: stamp(9),
+            until: stamp(15),
+            timestamps: true,
+            details: Some("a=b".into()),
+            raw: false,
+        };
         let mut cursor = Cursor::open(&path, None, shown).expect("opens");
         let batch = cursor.read().expect("reads");
         assert!(batch.over);
         let frame = |n: u32| {
-            let text = format!("2026-01-01T00:00:00.{n:09}Z {n}\n");
+            let text = format!("2026-01-01T00:00:00.{n:09}Z a=b {n}\n");
             [frame_header(STDERR, text.len() as u32).as_slice(), text.as_bytes()].concat()
         };
         assert_eq!(batch.bytes, [frame(9), frame(12)].concat());

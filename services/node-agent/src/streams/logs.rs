@@ -4,7 +4,7 @@
 use std::{io, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use contract::agent::LogsQuery;
+use contract::{agent::LogsQuery, host::PlannedContainer};
 use futures::Stream;
 use model::{Observed, Phase};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
@@ -59,6 +59,7 @@ pub(crate) fn stream(host: &SharedHost, keeper: &Handle, query: LogsQuery) -> Ch
         since: query.since_ns.and_then(stamp),
         until: query.until_ns.and_then(stamp),
         timestamps: query.timestamps,
+        details: query.details.then(|| plan.as_ref().map(details).unwrap_or_default()),
         raw,
     };
     let begin = Reading { cursor: None, follow, done: !kept };
@@ -119,6 +120,40 @@ impl Follow {
     }
 }
 
+/// What goes along with every line, as dockerd writes it: `key=value,…`, each escaped as in a query.
+fn details(plan: &PlannedContainer) -> String {
+    let mut all = plan.spec.log.attributes.clone();
+    if !plan.spec.log.tag.is_empty() {
+        all.insert("tag".to_owned(), tag(plan));
+    }
+    all.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect::<Vec<_>>().join(",")
+}
+
+fn tag(plan: &PlannedContainer) -> String {
+    let image = plan.image.id.as_str();
+    let short = |digest: &str| digest.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+    [
+        ("{{.ID}}", plan.id.short().to_owned()),
+        ("{{.FullID}}", plan.id.to_string()),
+        ("{{.Name}}", plan.name.to_string()),
+        ("{{.ImageID}}", short(image)),
+        ("{{.ImageFullID}}", image.to_owned()),
+        ("{{.ImageName}}", plan.spec.image.clone()),
+        ("{{.DaemonName}}", "docker".to_owned()),
+    ]
+    .iter()
+    .fold(plan.spec.log.tag.clone(), |tag, (field, value)| tag.replace(field, value))
+}
+
+fn escaped(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        b' ' => "+".to_owned(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(one).collect()
+}
+
 fn is_alive(observed: &Observed) -> bool {
     matches!(observed.progress.phase, Phase::Starting | Phase::Running)
 }
@@ -138,6 +173,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn details_are_escaped_as_in_a_query() {
+        assert_eq!(escaped("a b/c=d,~"), "a+b%2Fc%3Dd%2C~");
+    }
 
     #[test]
     fn a_stamp_is_written_as_the_shim_writes_it() {

@@ -26,6 +26,7 @@ use crate::{
         ("since" = Option<String>, Query, description = "Only from this instant on"),
         ("until" = Option<String>, Query, description = "Only before this instant"),
         ("timestamps" = Option<bool>, Query, description = "A time before every line"),
+        ("details" = Option<bool>, Query, description = "Labels, variables and the tag of the log options before every line"),
         ("tail" = Option<String>, Query, description = "Only so many last lines, or `all`")),
     responses((status = 200, description = "Frames, or raw bytes of a terminal", content_type = "application/vnd.docker.multiplexed-stream"),
         (status = 400, description = "Neither stream chosen"), (status = 404, description = "No such container")))]
@@ -50,6 +51,7 @@ pub(crate) async fn logs(
         timestamps: query.flag("timestamps"),
         // As dockerd: what is no number is all.
         tail: query.text("tail").and_then(|tail| tail.parse().ok()),
+        details: query.flag("details"),
     };
     let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
     if !container.spec.log.keep {

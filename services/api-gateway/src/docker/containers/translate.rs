@@ -4,6 +4,7 @@
 
 mod command;
 mod kernel;
+mod log;
 mod mounts;
 mod policy;
 mod ports;
@@ -13,7 +14,7 @@ mod update;
 
 use std::collections::BTreeMap;
 
-use model::{ContainerSpec, Error, ImageConfig, LogConfig, RestartPolicy, Result, StreamFlags};
+use model::{ContainerSpec, Error, ImageConfig, RestartPolicy, Result, StreamFlags};
 use serde_json::Value;
 
 pub(crate) use ports::port;
@@ -63,12 +64,14 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
     policy::warn(host, image, &mut warnings);
     let (entrypoint, cmd) = command::merge(config, image)?;
     let labels = labels(&config.labels, &image.labels)?;
+    let env = command::environment(&config.env, &image.env)?;
+    let log = log::log(host, &labels, &env, &mut warnings)?;
     let spec = ContainerSpec {
         healthcheck: None,
         image: config.image.clone(),
         entrypoint,
         cmd,
-        env: command::environment(&config.env, &image.env)?,
+        env,
         working_dir: command::working_dir(&config.working_dir, &image.working_dir)?,
         user: if config.user.is_empty() { image.user.clone() } else { config.user.clone() },
         hostname: settings::hostname(&config.hostname, "hostname")?,
@@ -95,7 +98,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         tmpfs: mounts::tmpfs(host)?,
         volumes: Vec::new(),
         init: host.init.unwrap_or(false),
-        log: log(host)?,
+        log,
         network_none: host.network_mode == "none" || config.network_disabled,
         extra_hosts: settings::extra_hosts(host.extra_hosts.as_deref().unwrap_or_default())?,
         dns: settings::name_servers(&host.dns)?,
@@ -143,28 +146,6 @@ fn restart(host: &HostConfig) -> Result<RestartPolicy> {
         return Err(invalid("can't create 'AutoRemove' container with restart policy"));
     }
     Ok(policy)
-}
-
-fn log(host: &HostConfig) -> Result<LogConfig> {
-    let mut log = LogConfig::default();
-    match host.log_config.driver.as_str() {
-        "" | "json-file" => {}
-        "none" => return Ok(LogConfig { keep: false, ..log }),
-        other => return Err(not_built(&format!("log driver {other:?} (json-file and none are)"))),
-    }
-    for (option, value) in &host.log_config.config {
-        let bad = || invalid(format!("invalid log opt {option}={value:?} for json-file log driver"));
-        match option.as_str() {
-            "max-size" => {
-                log.max_size_bytes =
-                    settings::byte_size(value).filter(|n| (4096..=1 << 30).contains(n)).ok_or_else(bad)?;
-            }
-            "max-file" => log.max_files = value.parse().ok().filter(|n| (1..=100).contains(n)).ok_or_else(bad)?,
-            "mode" if value == "blocking" => {}
-            other => return Err(not_built(&format!("log option {other:?}"))),
-        }
-    }
-    Ok(log)
 }
 
 /// The client's own document, for inspect. Only what is not a default is kept.

@@ -178,7 +178,7 @@ impl Layout {
             let (word, title) = match left.find('=') {
                 Some(equals) if equals < end => {
                     let title = left[equals + 1..].to_owned();
-                    (std::mem::replace(&mut left, "").split('=').next().unwrap_or_default(), Some(title))
+                    (std::mem::take(&mut left).split('=').next().unwrap_or_default(), Some(title))
                 }
                 Some(_) | None => {
                     let word = &left[..end];

@@ -88,7 +88,6 @@ fn what_is_not_built_says_so() {
         ("Links", json!(["db:db"])),
         ("NetworkMode", json!("mynet")),
         ("NetworkMode", json!("container:abc")),
-        ("LogConfig", json!({"Type": "gelf", "Config": {"gelf-address": "udp://10.0.0.1"}})),
     ] {
         assert!(matches!(host(field, value), Err(Error::NotImplemented(_))), "{field}");
     }

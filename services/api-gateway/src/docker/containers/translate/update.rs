@@ -38,6 +38,9 @@ pub(crate) fn update(known: &HostConfig, asked: &HostConfig) -> Result<Updated> 
     if !asked.cpuset_cpus.is_empty() {
         host.cpuset_cpus.clone_from(&asked.cpuset_cpus);
     }
+    if !asked.cpuset_mems.is_empty() {
+        host.cpuset_mems.clone_from(&asked.cpuset_mems);
+    }
     if asked.pids_limit.is_some() {
         host.pids_limit = asked.pids_limit;
     }
