@@ -7,7 +7,9 @@
 //! header (stream, 0, 0, 0, big-endian length) and payload. Upstream bytes are raw stdin; the end
 //! of that direction (half-close) is end of file for stdin while output goes on.
 
-use model::{ContainerId, ExecId, Resources};
+use std::collections::BTreeMap;
+
+use model::{ContainerId, ExecId, ProjectId, Resources, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,6 +17,8 @@ use utoipa::ToSchema;
 pub const CONTAINERS: &str = "/containers/v1";
 /// Base path: `/execs/v1/{id}`.
 pub const EXECS: &str = "/execs/v1";
+/// `POST` [`VolumeUsageRequest`], answer [`VolumeUsage`].
+pub const VOLUME_USAGE: &str = "/volumes/v1/usage";
 /// Longest [`AttachQuery::wait_ms`].
 pub const ATTACH_WAIT_MAX_MS: u64 = 10_000;
 /// Upgrade token of the stream endpoints.
@@ -258,4 +262,21 @@ pub struct ContainerSize {
     pub rw_bytes: u64,
     /// Bytes in it and in the layers of its image.
     pub rootfs_bytes: u64,
+}
+
+/// Asks how large volumes are.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct VolumeUsageRequest {
+    /// Their project.
+    pub project: ProjectId,
+    /// Which.
+    pub volumes: Vec<VolumeId>,
+}
+
+/// How large they are: bytes in files. A volume the host has not made yet is empty.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct VolumeUsage {
+    /// By volume.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub bytes: BTreeMap<VolumeId, u64>,
 }

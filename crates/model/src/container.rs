@@ -148,16 +148,27 @@ pub enum IpcMode {
 }
 
 /// A tmpfs inside the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct TmpfsMount {
     /// Absolute path.
     pub path: String,
     /// Size limit.
     pub size_bytes: Option<u64>,
+    /// Files at most.
+    pub inodes: Option<u64>,
     /// Permission bits.
     pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
     /// May programs be executed from it (`exec`); default no, as Docker's.
     pub exec: bool,
+    /// The container cannot write to it.
+    pub read_only: bool,
+    /// Docker shows it among the mounts (`--mount`, not `--tmpfs`).
+    pub is_shown: bool,
 }
 
 /// json-file log options.

@@ -38,6 +38,17 @@ pub struct UserNamespace {
     pub ids: u32,
 }
 
+/// Something of the host's that the container shall have: never `suid`, never a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindMount {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub path: String,
+    /// The container cannot write to it.
+    pub read_only: bool,
+}
+
 /// One container, as its bundle needs it.
 #[derive(Clone, Debug, Default)]
 pub struct SandboxSpec {
@@ -75,6 +86,8 @@ pub struct SandboxSpec {
     pub security: SecuritySpec,
     /// tmpfs mounts.
     pub tmpfs: Vec<TmpfsMount>,
+    /// Volumes, each from a path no tenant can change.
+    pub volumes: Vec<BindMount>,
     /// File bound over `/etc/hosts`.
     pub hosts_file: Option<PathBuf>,
     /// File bound over `/etc/resolv.conf`.

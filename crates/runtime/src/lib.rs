@@ -16,7 +16,7 @@ pub mod seccomp;
 pub mod spec;
 pub mod user;
 
-pub use bundle::{Bundle, ExecProcess, Netns, SandboxSpec, UserNamespace, exec_process, write_bundle};
+pub use bundle::{BindMount, Bundle, ExecProcess, Netns, SandboxSpec, UserNamespace, exec_process, write_bundle};
 pub use error::{Error, Result};
 pub use limits::Relimit;
 pub use oci::{OciRuntime, StartFailure, by_name};

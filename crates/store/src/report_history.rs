@@ -115,7 +115,9 @@ fn failed_to_start(now: &Observed) -> bool {
 
 fn ended(before: &Before, exit: &Exit, started_at: Option<OffsetDateTime>) -> Vec<Told> {
     let mut told: Vec<Told> = network_event(before, "disconnect").into_iter().collect();
-    told.extend(before.volumes.iter().map(|mount| volume_unmounted(before, mount)));
+    if started_at.is_some() {
+        told.extend(before.volumes.iter().map(|mount| volume_unmounted(before, mount)));
+    }
     // A kill that was reported while it ran has been told then.
     if exit.oom_killed && before.oom_kills == 0 {
         told.push(container_event(before, "oom", []));

@@ -20,6 +20,7 @@ mod networks;
 mod streams;
 mod system;
 mod unbuilt;
+mod volumes;
 
 use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
@@ -36,6 +37,7 @@ fn guarded() -> OpenApiRouter<Gateway> {
         .merge(containers::routes())
         .merge(execs::routes())
         .merge(events::routes())
+        .merge(volumes::routes())
         .merge(unbuilt::routes())
 }
 

@@ -18,7 +18,7 @@ use chassis::{
 };
 use contract::agent::{
     ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, FreezeRequest, KillRequest, LimitsReply, LimitsRequest,
-    LogsQuery, ResizeRequest, TopReply,
+    LogsQuery, ResizeRequest, TopReply, VolumeUsage, VolumeUsageRequest,
 };
 use model::{ContainerId, Error, ExecId, Phase, Result};
 use runtime::protocol::Request as ShimRequest;
@@ -67,6 +67,7 @@ fn routes() -> OpenApiRouter<AgentState> {
         .routes(routes!(read_exec))
         .routes(routes!(resize_exec))
         .merge(files::routes())
+        .routes(routes!(volume_usage))
 }
 
 /// The router, closed to everyone but the gateway.
@@ -345,4 +346,22 @@ async fn resize_exec(
     let container = state.container_of(&id, &query)?;
     exec::resize(&state.host, &container, &id, body(request)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// How large volumes are.
+#[utoipa::path(
+    post, path = "/volumes/v1/usage", tag = "volumes", request_body = VolumeUsageRequest,
+    responses((status = 200, description = "Bytes by volume", body = VolumeUsage))
+)]
+async fn volume_usage(
+    State(state): State<AgentState>,
+    request: std::result::Result<Json<VolumeUsageRequest>, JsonRejection>,
+) -> Answer<Json<VolumeUsage>> {
+    let VolumeUsageRequest { project, volumes } = body(request)?;
+    let all = state.host.volumes.clone();
+    let measure = move || {
+        let sized = volumes.into_iter().map(|id| (all.size(project, &id).unwrap_or_default(), id));
+        VolumeUsage { bytes: sized.map(|(bytes, id)| (id, bytes)).collect() }
+    };
+    Ok(Json(tokio::task::spawn_blocking(measure).await.map_err(Error::internal)?))
 }

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use tokio::sync::Notify;
 
 /// The directory where trees wait to be deleted; on the same file system as what is discarded.
@@ -101,7 +101,8 @@ pub(crate) fn empty(dir: &Path) -> io::Result<()> {
 /// Empties one directory of the root: files are deleted, directories moved up; then it goes itself.
 fn flatten(root: &impl std::os::fd::AsFd, name: &std::ffi::CStr) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat(root, name, flags, Mode::empty())?;
+    // Whatever should still be mounted in there is somebody's data, not this tree's.
+    let dir = rustix::fs::openat2(root, name, flags, Mode::empty(), ResolveFlags::NO_XDEV)?;
     for entry in Dir::read_from(&dir)? {
         let entry = entry?;
         let inner = entry.file_name();
@@ -148,5 +149,21 @@ mod tests {
         empty(&trash).expect("empties");
         assert_eq!(fs::read_dir(&trash).expect("read").count(), 0);
         assert!(outside.join("kept").exists());
+    }
+
+    #[test]
+    fn what_is_mounted_inside_a_tree_is_not_deleted_with_it() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let (trash, volume) = (root.path().join("trash"), root.path().join("volume"));
+        let inside = trash.join("tree/mounted");
+        fs::create_dir_all(&inside).expect("create");
+        fs::create_dir(&volume).expect("create");
+        fs::write(volume.join("kept"), "").expect("write");
+        rustix::mount::mount_bind(&volume, &inside).expect("mounts");
+        let outcome = empty(&trash);
+        rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::DETACH).expect("unmounts");
+        assert!(outcome.is_err(), "it was not all deleted");
+        assert!(volume.join("kept").exists());
+        empty(&trash).expect("empties");
     }
 }

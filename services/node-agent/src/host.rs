@@ -21,6 +21,7 @@ use crate::{
     streams::follow::LogWatch,
     tenancy::Tenancy,
     tree::{Slots, measure::LayerWeights},
+    volumes::Volumes,
 };
 
 /// The host, to its keepers.
@@ -37,6 +38,7 @@ pub(crate) struct Host {
     pub(crate) log_watch: LogWatch,
     pub(crate) slots: Slots,
     pub(crate) layer_weights: LayerWeights,
+    pub(crate) volumes: Volumes,
     /// The machine was restarted since the last agent ran: no process of then lives.
     pub(crate) rebooted: bool,
 }
@@ -128,6 +130,20 @@ impl Places {
     /// The current log file, under dockerd's name.
     pub(crate) fn log_file(&self, id: &ContainerId) -> PathBuf {
         self.log_dir(id).join(format!("{id}-json.log"))
+    }
+
+    /// A directory for each project, and in it one for each volume.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.data_dir.join("volumes")
+    }
+
+    /// Where a container's volumes are mounted for the runtime. Nothing here is ever deleted recursively.
+    pub(crate) fn staging(&self, id: &ContainerId) -> PathBuf {
+        self.all_staging().join(id.as_str())
+    }
+
+    pub(crate) fn all_staging(&self) -> PathBuf {
+        self.run_dir.join("volumes")
     }
 
     pub(crate) fn run_containers(&self) -> PathBuf {

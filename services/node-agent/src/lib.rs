@@ -34,6 +34,7 @@ mod streams;
 mod tenancy;
 mod tree;
 mod upkeep;
+mod volumes;
 
 use std::{fs, sync::Arc};
 
@@ -55,6 +56,7 @@ use crate::{
     streams::follow::LogWatch,
     tenancy::Tenancy,
     tree::{Slots, measure::LayerWeights},
+    volumes::Volumes,
 };
 
 /// Makes the service: joins if need be, takes up what the last agent left, and begins to follow the
@@ -107,6 +109,7 @@ fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> any
         log_watch: LogWatch::open()?,
         slots: Slots::default(),
         layer_weights: LayerWeights::default(),
+        volumes: Volumes::new(places.clone(), trash.clone()),
         trash,
         places,
         config,

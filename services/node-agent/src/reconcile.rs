@@ -4,20 +4,21 @@
 pub(crate) mod diff;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use contract::host::{HostDelta, PlannedContainer, PlannedNetwork};
 use diff::{Action, Stale, diff};
-use model::{ContainerId, Phase};
+use model::{ContainerId, Phase, VolumeId};
 use tokio::sync::watch;
 
 use crate::{
     host::SharedHost,
     keeper::{self, Handle, Message, machine::State},
     ledger::Entry,
+    volumes::Removals,
 };
 
 /// Every container of this host.
@@ -26,6 +27,7 @@ pub(crate) struct Fleet(Arc<Inner>);
 
 struct Inner {
     host: SharedHost,
+    removals: Removals,
     book: Mutex<Book>,
     /// Changes whenever there are new containers.
     arrivals: watch::Sender<()>,
@@ -64,6 +66,7 @@ impl Fleet {
             }
         }
         host.reports.reached(book.generation.max(0));
+        adopt_volumes(&host, &entries);
         for entry in entries {
             let (id, observed) = (entry.id.clone(), entry.state.observed.clone());
             let plan = entry.plan.clone();
@@ -76,7 +79,8 @@ impl Fleet {
             book.keepers.insert(id, handle);
         }
         tracing::info!(containers = book.keepers.len(), generation = book.generation, "resumed");
-        Ok(Self(Arc::new(Inner { host, book: Mutex::new(book), arrivals: watch::Sender::new(()) })))
+        let removals = Removals::new(host.volumes.clone(), host.reports.clone());
+        Ok(Self(Arc::new(Inner { host, removals, book: Mutex::new(book), arrivals: watch::Sender::new(()) })))
     }
 
     /// Applies one line of the plan stream. Returns the networks that changed, for netd.
@@ -105,6 +109,8 @@ impl Fleet {
         log_failure("generation", host.ledger.save_generation(delta.generation));
         host.reports.reached(delta.generation);
         drop(book);
+        let fleet = self.clone();
+        self.0.removals.begin(&delta.volumes, delta.full, move |volume| fleet.uses(volume));
         if arrived {
             self.0.arrivals.send_replace(());
         }
@@ -149,6 +155,14 @@ impl Fleet {
         }
     }
 
+    /// Does a container that is not gone have this volume?
+    fn uses(&self, volume: &VolumeId) -> bool {
+        let book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = |plan: PlannedContainer| plan.spec.volumes.iter().any(|mount| mount.volume == *volume);
+        let is_there = |keeper: &Handle| keeper.observed().borrow().progress.phase != Phase::Removed;
+        book.keepers.values().any(|keeper| is_there(keeper) && keeper.plan().is_some_and(has))
+    }
+
     /// A removal was taken note of: the last trace of the container goes.
     pub(crate) fn forget(&self, id: &ContainerId) {
         let mut book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,6 +173,20 @@ impl Fleet {
             log_failure("a removed container", self.0.host.trash.discard(&dir));
         }
     }
+}
+
+/// Containers that live go on having their volumes; what others left mounted is unmounted.
+fn adopt_volumes(host: &SharedHost, entries: &[Entry]) {
+    let alive = entries.iter().filter(|entry| entry.state.is_alive());
+    let alive: BTreeSet<ContainerId> = alive
+        .map(|entry| {
+            if let Some(plan) = &entry.plan {
+                host.volumes.adopt(plan);
+            }
+            entry.id.clone()
+        })
+        .collect();
+    host.volumes.tidy(&alive);
 }
 
 fn act(host: &SharedHost, book: &mut Book, action: Action, known: &BTreeMap<ContainerId, Option<PlannedContainer>>) {

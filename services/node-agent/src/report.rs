@@ -10,7 +10,7 @@ use std::{
 
 use chassis::{backoff::Backoff, client::Internal};
 use contract::host::{ContainerReport, HEARTBEAT_INTERVAL_MS, HostReport, REPORT};
-use model::{ContainerId, HostCapacity, Observed, Phase};
+use model::{ContainerId, HostCapacity, Observed, Phase, VolumeId};
 use tokio::sync::Notify;
 
 /// What is to be told.
@@ -28,6 +28,7 @@ struct Inner {
 struct Book {
     latest: BTreeMap<ContainerId, Observed>,
     untold: BTreeSet<ContainerId>,
+    removed_volumes: BTreeSet<VolumeId>,
     generation: i64,
 }
 
@@ -51,6 +52,12 @@ impl Reports {
         }
     }
 
+    /// Nothing is left of a volume.
+    pub(crate) fn volume_removed(&self, id: &VolumeId) {
+        self.edit(|book| book.removed_volumes.insert(id.clone()));
+        self.0.urgent.notify_one();
+    }
+
     /// A generation was applied.
     pub(crate) fn reached(&self, generation: i64) {
         self.edit(|book| book.generation = generation);
@@ -72,6 +79,7 @@ impl Reports {
             match scheduler.post::<_, ()>(REPORT, &report).await {
                 Ok(()) => {
                     backoff.reset();
+                    self.edit(|book| book.removed_volumes.retain(|id| !report.removed_volumes.contains(id)));
                     let removed = report.containers.iter().filter(|c| c.observed.progress.phase == Phase::Removed);
                     for container in removed {
                         self.edit(|book| book.latest.remove(&container.id));
@@ -96,7 +104,8 @@ impl Reports {
                 .into_iter()
                 .filter_map(|id| Some(ContainerReport { observed: book.latest.get(&id)?.clone(), id }))
                 .collect();
-            HostReport { generation: book.generation, capacity, containers, removed_volumes: Vec::new() }
+            let removed_volumes = book.removed_volumes.iter().cloned().collect();
+            HostReport { generation: book.generation, capacity, containers, removed_volumes }
         })
     }
 

@@ -140,6 +140,14 @@ impl Project {
         view::open_below(self.layers.as_fd(), &self.layers_dir, layer)
     }
 
+    /// Has a mount that is nowhere yet show its files with the project's ids.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn map(&self, tree: &OwnedFd) -> io::Result<()> {
+        view::map_ids(tree, self.userns.as_fd())
+    }
+
     /// A directory of the host as the project sees it; not attached anywhere.
     ///
     /// # Errors

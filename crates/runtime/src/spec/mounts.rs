@@ -1,4 +1,4 @@
-//! What is mounted over the rootfs: Docker's kernel file systems, the tenant's tmpfs, the three
+//! What is mounted over the rootfs: Docker's kernel file systems, the tenant's tmpfs and volumes, the three
 //! files that carry the container's names, and the init.
 
 use std::path::Path;
@@ -34,6 +34,7 @@ pub(super) fn build(sandbox: &SandboxSpec) -> Result<Vec<Mount>, OciSpecError> {
     if sandbox.ipc != IpcMode::None {
         all.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size])?);
     }
+    let mut tenants = Vec::new();
     for tmpfs in &sandbox.tmpfs {
         let mut options = vec!["nosuid".to_owned(), "nodev".to_owned()];
         if !tmpfs.exec {
@@ -41,9 +42,21 @@ pub(super) fn build(sandbox: &SandboxSpec) -> Result<Vec<Mount>, OciSpecError> {
         }
         options.extend(tmpfs.size_bytes.map(|n| format!("size={n}")));
         options.extend(tmpfs.mode.map(|m| format!("mode={m:o}")));
+        options.extend(tmpfs.inodes.map(|n| format!("nr_inodes={n}")));
+        options.extend(tmpfs.uid.map(|id| format!("uid={id}")));
+        options.extend(tmpfs.gid.map(|id| format!("gid={id}")));
+        if tmpfs.read_only {
+            options.push("ro".into());
+        }
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        all.push(mount(&tmpfs.path, "tmpfs", "tmpfs", &options)?);
+        tenants.push(mount(&tmpfs.path, "tmpfs", "tmpfs", &options)?);
     }
+    for volume in &sandbox.volumes {
+        tenants.push(bind(&volume.path, &volume.source, volume.read_only)?);
+    }
+    // What is below another mount comes after it.
+    tenants.sort_by_key(|mount| mount.destination().components().count());
+    all.extend(tenants);
     let files = [
         ("/etc/resolv.conf", &sandbox.resolv_conf),
         ("/etc/hostname", &sandbox.hostname_file),

@@ -141,3 +141,19 @@ fn the_init_is_put_before_the_command() {
     let document = document(&sandbox);
     assert_eq!(document["process"]["args"], json!(["/dev/init", "init", "--", "sh"]));
 }
+
+#[test]
+fn volumes_are_bound_without_suid_or_devices_and_the_outer_before_the_inner() {
+    let bind = |path: &str, read_only| crate::BindMount { source: "/run/v/0".into(), path: path.into(), read_only };
+    let tmpfs = model::TmpfsMount { path: "/a/b".into(), ..model::TmpfsMount::default() };
+    let volumes = vec![bind("/a/b/c", true), bind("/a", false)];
+    let document = document(&SandboxSpec { volumes, tmpfs: vec![tmpfs], ..sandbox() });
+    let mounts = document["mounts"].as_array().expect("a list");
+    let at = |path: &str| mounts.iter().position(|m| m["destination"] == path).expect("is mounted");
+    assert!(at("/a") < at("/a/b") && at("/a/b") < at("/a/b/c") && at("/dev/shm") < at("/a"));
+    let options = |path: &str| mounts[at(path)]["options"].to_string();
+    for path in ["/a", "/a/b/c"] {
+        assert!(options(path).contains("nosuid") && options(path).contains("nodev"), "{}", options(path));
+    }
+    assert!(options("/a").contains("\"rw\"") && options("/a/b/c").contains("\"ro\""));
+}

@@ -114,7 +114,7 @@ fn a_read_only_root_is_read_only_and_its_tmpfs_is_not() {
             r.sandbox.security.readonly_rootfs = true;
             std::fs::create_dir(r.rootfs.join("scratch")).expect("mount point");
             r.sandbox.tmpfs =
-                vec![TmpfsMount { path: "/scratch".into(), size_bytes: Some(1 << 20), mode: None, exec: false }];
+                vec![TmpfsMount { path: "/scratch".into(), size_bytes: Some(1 << 20), ..TmpfsMount::default() }];
         },
     );
     assert!(!got.contains("wrote root") && got.contains("wrote tmpfs"), "{got}");

@@ -26,10 +26,13 @@ mod stats;
 mod stop;
 mod translate;
 mod update;
+mod volumes;
 mod wait;
 mod waiting;
 
 pub(crate) use body::typed;
+pub(crate) use list::patterns;
+pub(crate) use translate::byte_size;
 
 pub(crate) use render::summary as container_summary;
 use utoipa_axum::{router::OpenApiRouter, routes};

@@ -1,4 +1,4 @@
-//! `/system/df`: what the project's images weigh. A container's own layer is on a host, which does
+//! `/system/df`: what the project's images and volumes weigh. A container's own layer is on a host, which does
 //! not report its size yet; it is left out rather than told as nothing.
 
 use std::collections::{BTreeMap, HashSet};
@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use axum::{extract::State, http::StatusCode};
 use model::{Error, Result};
 use serde_json::{Value, json};
+use store::{ProjectScope, VolumeRecord};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     images::{Described, uses},
     query::Query,
     version::RequestedVersion,
+    volumes::{document, sizes},
 };
 use crate::{Gateway, auth::Project};
 
@@ -25,7 +27,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
 /// The kinds of things a client may ask about.
 const KINDS: [&str; 4] = ["container", "image", "volume", "build-cache"];
 
-/// Show what the project's images weigh
+/// Show what the project's images and volumes weigh
 #[utoipa::path(get, path = "/system/df", operation_id = "SystemDataUsage", tag = "System",
     params(("type" = Option<Vec<String>>, Query, description = "container, image, volume, build-cache; all of them"),
         ("verbose" = Option<bool>, Query, description = "From 1.52 on: list the things too")),
@@ -41,7 +43,9 @@ async fn disk_usage(
     let mut tx = gateway.store.project_tx(&scope).await?;
     let (images, containers) = (tx.list_images().await?, tx.list_containers(true).await?);
     let counts = uses(&mut tx).await?;
+    let volumes = tx.volumes(None).await?;
     drop(tx);
+    let volumes = if asked.contains("volume") { volume_usage(&gateway, &scope, &volumes).await } else { json!({}) };
     let now = gateway.clock.now();
     let layers: BTreeMap<_, _> =
         images.iter().flat_map(|i| &i.layers).map(|l| (l.digest.clone(), l.size_bytes)).collect();
@@ -72,11 +76,35 @@ async fn disk_usage(
     let parts = [
         ("image", "Images", "ImageUsage", image_usage),
         ("container", "Containers", "ContainerUsage", usage(running, &containers)),
-        ("volume", "Volumes", "VolumeUsage", usage(0, &[])),
+        ("volume", "Volumes", "VolumeUsage", volumes),
         ("build-cache", "BuildCache", "BuildCacheUsage", build_usage),
     ];
     let parts = parts.into_iter().filter(|(kind, ..)| asked.contains(*kind));
     reply(StatusCode::OK, &shaped(parts, total, version, query.flag("verbose")))
+}
+
+/// A volume whose host does not answer has the size -1, as one that dockerd cannot measure.
+async fn volume_usage(gateway: &Gateway, scope: &ProjectScope, volumes: &[VolumeRecord]) -> Value {
+    let sizes = sizes(gateway, scope, volumes).await;
+    let size = |volume: &VolumeRecord| sizes.get(&volume.id).copied();
+    let items: Vec<Value> = volumes
+        .iter()
+        .map(|volume| {
+            let mut item = document(volume);
+            let measured = size(volume).and_then(|n| i64::try_from(n).ok()).unwrap_or(-1);
+            item["UsageData"] = json!({"RefCount": volume.used_by.len(), "Size": measured});
+            item
+        })
+        .collect();
+    let total: u64 = volumes.iter().filter_map(size).sum();
+    let reclaimable: u64 = volumes.iter().filter(|volume| volume.used_by.is_empty()).filter_map(size).sum();
+    json!({
+        "ActiveCount": volumes.iter().filter(|volume| !volume.used_by.is_empty()).count(),
+        "Items": items,
+        "TotalCount": volumes.len(),
+        "TotalSize": total,
+        "Reclaimable": reclaimable,
+    })
 }
 
 fn kinds(query: &Query) -> Result<HashSet<&str>> {

@@ -25,10 +25,9 @@ const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm ini
 enum Verb {
     Get,
     Post,
-    Put,
     Delete,
 }
-use Verb::{Delete, Get, Post, Put};
+use Verb::{Delete, Get, Post};
 
 /// One operation: method, path, operation id of Docker's own description, tag.
 type Operation = (Verb, &'static str, &'static str, &'static str);
@@ -45,12 +44,6 @@ const UNBUILT: &[Operation] = &[
     (Get, "/images/get", "ImageGetAll", "Image"),
     (Post, "/images/load", "ImageLoad", "Image"),
     (Post, "/auth", "SystemAuth", "System"),
-    (Get, "/volumes", "VolumeList", "Volume"),
-    (Post, "/volumes/create", "VolumeCreate", "Volume"),
-    (Get, "/volumes/{name}", "VolumeInspect", "Volume"),
-    (Put, "/volumes/{name}", "VolumeUpdate", "Volume"),
-    (Delete, "/volumes/{name}", "VolumeDelete", "Volume"),
-    (Post, "/volumes/prune", "VolumePrune", "Volume"),
     (Delete, "/networks/{id}", "NetworkDelete", "Network"),
     (Post, "/networks/create", "NetworkCreate", "Network"),
     (Post, "/networks/{id}/connect", "NetworkConnect", "Network"),
@@ -141,7 +134,6 @@ where
     let (filter, method) = match verb {
         Get => (MethodFilter::GET, HttpMethod::Get),
         Post => (MethodFilter::POST, HttpMethod::Post),
-        Put => (MethodFilter::PUT, HttpMethod::Put),
         Delete => (MethodFilter::DELETE, HttpMethod::Delete),
     };
     let mut description = OperationBuilder::new()

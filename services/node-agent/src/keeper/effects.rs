@@ -6,7 +6,7 @@ use chassis::backoff::Backoff;
 use contract::host::{PlannedContainer, PlannedNetwork};
 use model::{ContainerId, Phase, Progress};
 use nix::sys::signal::Signal;
-use runtime::{cgroup, protocol::Request};
+use runtime::{BindMount, cgroup, protocol::Request};
 
 use super::{
     Keeper, Message, adopt,
@@ -141,10 +141,11 @@ impl Task {
                 Some(layers) => layers,
                 None => self.host.images.ensure(&plan.image).await?,
             };
-            let task = self.clone();
+            let (task, first) = (self.clone(), self.progress.phase <= Phase::Preparing);
             blocking(move || {
                 rootfs::prepare(&task.host.places.container(&task.id))?;
-                task.mount_rootfs(&layers)
+                task.mount_rootfs(&layers)?;
+                task.prepare_volumes(first)
             })
             .await
         };
@@ -163,6 +164,19 @@ impl Task {
         with_rootfs(&self.host, plan, layers, |rootfs| self.hold.for_run(rootfs, &self.host.trash))
     }
 
+    fn prepare_volumes(&self, first: bool) -> std::io::Result<()> {
+        let Some(plan) = self.plan.as_ref().filter(|plan| !plan.spec.volumes.is_empty()) else { return Ok(()) };
+        let project = self.host.tenancy.project_of(plan)?;
+        self.host.volumes.prepare(plan, project.as_deref(), &self.host.places.rootfs(&self.id), first)
+    }
+
+    /// Mounts the volumes where the runtime finds them.
+    pub(super) fn stage_volumes(&self) -> std::io::Result<Vec<BindMount>> {
+        let Some(plan) = self.plan.as_ref().filter(|plan| !plan.spec.volumes.is_empty()) else { return Ok(Vec::new()) };
+        let project = self.host.tenancy.project_of(plan)?;
+        self.host.volumes.stage(plan, project.as_deref())
+    }
+
     /// Gives back what a run held. Runs to its end whatever fails; what could not be given back is
     /// tried again at the next start and at removal.
     pub(super) async fn release(&self) {
@@ -175,10 +189,12 @@ impl Task {
         let (rootfs, cgroup_path, hold) =
             (self.host.places.rootfs(&self.id), self.host.cgroup_path(&self.id), self.hold.clone());
         let uts = self.host.places.uts(&self.id);
+        let (volumes, id) = (self.host.volumes.clone(), self.id.clone());
         let clean = blocking(move || {
             cgroup::remove(&cgroup_path, Duration::from_secs(5))?;
             rootfs::unmount(&uts)?;
-            hold.run_over(&rootfs)
+            hold.run_over(&rootfs)?;
+            volumes.release(&id)
         });
         let ((), (), cleaned) = tokio::join!(dismiss, self.host.net.detach(&self.id), clean);
         if let Err(why) = cleaned {
@@ -207,8 +223,10 @@ impl Task {
         let places = self.host.places.clone();
         let (dir, run_dir) = (places.container(&self.id), places.run_dir(&self.id));
         let (rootfs, trash, hold) = (places.rootfs(&self.id), self.host.trash.clone(), self.hold.clone());
+        let (volumes, id) = (self.host.volumes.clone(), self.id.clone());
         blocking(move || {
             hold.remove(&rootfs)?;
+            volumes.release(&id)?;
             if rootfs::is_mounted(&rootfs)? {
                 return Err(std::io::Error::other("its root file system is still mounted"));
             }

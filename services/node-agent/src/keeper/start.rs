@@ -17,7 +17,7 @@ use std::{path::PathBuf, time::Instant};
 use contract::host::PlannedContainer;
 use model::{Exit, Progress};
 use runtime::{
-    Netns, SandboxSpec,
+    BindMount, Netns, SandboxSpec,
     protocol::{Event as ShimEvent, ExitRecord, LogTarget, Reply, Request, RuntimeConfig, ShimConfig},
 };
 use time::OffsetDateTime;
@@ -61,10 +61,10 @@ async fn attempt(task: &Task, run: u32, restart: u32) -> Result<Event, Refusal> 
     // netd's answer, the mount and the durable fact do not depend on each other.
     let (netns, mounted, synced) = tokio::join!(netns(task), mount(task), sync(task));
     synced.map_err(host_trouble)?;
-    mounted.map_err(host_trouble)?;
+    let volumes = mounted.map_err(host_trouble)?;
     let netns = netns.map_err(|why| (128, why))?;
     step.done("network, rootfs, durable state");
-    write_bundle(task, netns).await?;
+    write_bundle(task, netns, volumes).await?;
     step.done("bundle");
     let config = shim_config(task, run, restart)?;
     let run_dir = task.host.places.run_dir(&task.id);
@@ -165,11 +165,16 @@ async fn netns(task: &Task) -> Result<Netns, String> {
     task.host.net.attach(plan, task.network.as_ref(), owner).await.map(Netns::Path)
 }
 
-async fn mount(task: &Task) -> Result<(), String> {
+/// The root file system, and the volumes where the runtime finds them.
+async fn mount(task: &Task) -> Result<Vec<BindMount>, String> {
     let Some(plan) = &task.plan else { return Err("nothing is known of the container".to_owned()) };
     let layers = task.host.images.find(&plan.image).ok_or("a layer of the image is gone")?;
     let task = task.clone();
-    blocking(move || task.mount_rootfs(&layers)).await
+    blocking(move || {
+        task.mount_rootfs(&layers)?;
+        task.stage_volumes()
+    })
+    .await
 }
 
 async fn sync(task: &Task) -> Result<(), String> {
@@ -177,7 +182,7 @@ async fn sync(task: &Task) -> Result<(), String> {
     blocking(move || ledger.sync_state(&id)).await
 }
 
-async fn write_bundle(task: &Task, netns: Netns) -> Result<(), Refusal> {
+async fn write_bundle(task: &Task, netns: Netns, volumes: Vec<BindMount>) -> Result<(), Refusal> {
     let Some(plan) = task.plan.clone() else { return Err(host_trouble("nothing is known of the container")) };
     let (host, network) = (task.host.clone(), task.network.clone());
     let written = tokio::task::spawn_blocking(move || {
@@ -206,6 +211,7 @@ async fn write_bundle(task: &Task, netns: Netns) -> Result<(), Refusal> {
             resources: spec.resources.clone(),
             security: spec.security.clone(),
             tmpfs: spec.tmpfs.clone(),
+            volumes,
             hosts_file: Some(files.hosts),
             resolv_conf: Some(files.resolv_conf),
             hostname_file: Some(files.hostname),

@@ -32,7 +32,7 @@ pub(super) fn of(dir: &Path, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-fn map_ids(tree: &OwnedFd, userns: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn map_ids(tree: &OwnedFd, userns: BorrowedFd<'_>) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,

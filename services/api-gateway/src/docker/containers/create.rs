@@ -15,6 +15,7 @@ use super::{
     body::{CreateBody, typed},
     image_defaults, names, recorded,
     translate::{self, Translated},
+    volumes::{self, Made},
 };
 use crate::{
     Gateway,
@@ -22,6 +23,8 @@ use crate::{
     docker::{
         body::{DockerResponse, JsonBody, json},
         query::Query,
+        version::RequestedVersion,
+        volumes::{announce, destroyed},
     },
 };
 
@@ -55,6 +58,7 @@ pub(crate) struct CreateReply {
 pub(crate) async fn create(
     State(gateway): State<Gateway>,
     Project(scope): Project,
+    version: RequestedVersion,
     query: Query,
     JsonBody(body): JsonBody<Value>,
 ) -> DockerResponse {
@@ -62,9 +66,14 @@ pub(crate) async fn create(
     if body.config.image.is_empty() {
         return Err(Error::InvalidArgument("no image specified: Config.Image is empty".into()).into());
     }
+    let has_subpath =
+        |mount: &super::host_config::Mount| mount.volume_options.as_ref().is_some_and(|o| !o.subpath.is_empty());
+    if !version.at_least(45) && body.host_config.mounts.iter().any(has_subpath) {
+        return Err(Error::InvalidArgument("VolumeOptions.Subpath needs API v1.45 or newer".into()).into());
+    }
     let name = query.text("name").map(str::parse::<ContainerName>).transpose()?;
-    let (container, warnings) = write(&gateway, &scope, &body, name, query.text("platform")).await?;
-    place(&gateway, &scope, &container).await?;
+    let (container, made, warnings) = write(&gateway, &scope, &body, name, query.text("platform")).await?;
+    place(&gateway, &scope, &container, &made).await?;
     json(StatusCode::CREATED, &CreateReply { id: container.id.to_string(), warnings })
 }
 
@@ -75,20 +84,24 @@ async fn write(
     body: &CreateBody,
     name: Option<ContainerName>,
     platform: Option<&str>,
-) -> Result<(ContainerRecord, Vec<String>)> {
+) -> Result<(ContainerRecord, Made, Vec<String>)> {
     let mut tx = gateway.store.project_tx(scope).await?;
     let image = tx.resolve_image(&body.config.image).await?;
     check_platform(platform, &image.os, &image.architecture, &body.config.image)?;
-    let Translated { spec, warnings } = translate::translate(body, &image_defaults::parse(&image.config)?)?;
+    let defaults = image_defaults::parse(&image.config)?;
+    let Translated { mut spec, volumes: wanted, shared, warnings } = translate::translate(body, &defaults)?;
+    let made = volumes::fill(gateway, &mut tx, &mut spec, wanted, shared).await?;
     let mut container = blank(gateway, image.id, spec);
     insert(&mut tx, &mut container, name).await?;
+    volumes::take(&mut tx, &container.id, &container.spec).await?;
     if !container.spec.network_none {
         tx.allocate_endpoint(&container.id).await?;
     }
+    volumes::created(gateway, &mut tx, &made).await?;
     recorded::within(gateway, &mut tx, &container, "create", &[]).await?;
     tx.commit().await?;
     gateway.bus.publish(&Topic::Project(scope.project()));
-    Ok((container, warnings))
+    Ok((container, made, warnings))
 }
 
 fn blank(gateway: &Gateway, image_id: Digest, spec: model::ContainerSpec) -> ContainerRecord {
@@ -164,7 +177,7 @@ fn check_platform(asked: Option<&str>, os: &str, architecture: &str, image: &str
 }
 
 /// Has it placed. If nobody can take it, it is as if it had never been, except in the history.
-async fn place(gateway: &Gateway, scope: &ProjectScope, container: &ContainerRecord) -> Result<()> {
+async fn place(gateway: &Gateway, scope: &ProjectScope, container: &ContainerRecord, made: &Made) -> Result<()> {
     let request = PlaceRequest { project: scope.project(), container: container.id.clone() };
     let Err(error) = gateway.scheduler.post::<_, Placement>(PLACE, &request).await else { return Ok(()) };
     let mut tx = gateway.store.project_tx(scope).await?;
@@ -172,9 +185,11 @@ async fn place(gateway: &Gateway, scope: &ProjectScope, container: &ContainerRec
         // The answer was lost, the placement was not.
         return Ok(());
     }
+    let removed = tx.remove_unused_volumes(&made.ids).await?;
+    destroyed(gateway, &mut tx, &removed).await?;
     recorded::within(gateway, &mut tx, container, "destroy", &[]).await?;
     tx.commit().await?;
-    gateway.bus.publish(&Topic::Project(scope.project()));
+    announce(gateway, scope, &removed);
     if let Error::Unavailable(detail) = &error {
         tracing::warn!(%detail, "the scheduler does not answer");
         return Err(Error::Unavailable("containers cannot be placed now; try again".into()));

@@ -163,8 +163,7 @@ pub(crate) struct Mount {
     #[schema(value_type = Option<Object>)]
     pub(crate) bind_options: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub(crate) volume_options: Option<Value>,
+    pub(crate) volume_options: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub(crate) image_options: Option<Value>,
@@ -173,6 +172,30 @@ pub(crate) struct Mount {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub(crate) cluster_options: Option<Value>,
+}
+
+/// Options of a mount of a volume.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct VolumeOptions {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_copy: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) driver_config: Option<VolumeDriver>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) subpath: String,
+}
+
+/// The driver of a volume that a mount makes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct VolumeDriver {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) options: BTreeMap<String, String>,
 }
 
 /// Options of a tmpfs mount.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use store::{ContainerRecord, ProjectTx};
 use time::OffsetDateTime;
 
-use super::{render, state};
+use super::{render, state, volumes};
 use crate::{
     Gateway,
     auth::Project,
@@ -141,14 +141,14 @@ impl<'a> Chosen<'a> {
             && self.filters.any("network", network_fits)
             && self.filters.any("health", |s| s == "none")
             && self.filters.any("is-task", |s| matches!(s, "false" | "0"))
-            && !self.filters.has("volume")
+            && self.filters.any("volume", |wanted| volumes::has(&c.spec, wanted))
             && (self.publish.is_empty() || self.publish.iter().any(|range| publishes(c, range)))
             && (self.expose.is_empty() || self.expose.iter().any(|range| exposes(c, range)))
     }
 }
 
 /// Docker's patterns are regular expressions, found anywhere.
-fn patterns(written: &[String]) -> Result<Vec<Regex>> {
+pub(crate) fn patterns(written: &[String]) -> Result<Vec<Regex>> {
     written
         .iter()
         .map(|text| {

@@ -12,7 +12,7 @@ use model::{Error, Result};
 use serde_json::json;
 use store::{ContainerRecord, ProjectScope};
 
-use super::{recorded, start, state, waiting::Watch};
+use super::{recorded, start, state, volumes, waiting::Watch};
 use crate::{
     Gateway,
     auth::Project,
@@ -22,6 +22,7 @@ use crate::{
         filters::Filters,
         instant,
         query::Query,
+        volumes::destroyed,
     },
 };
 
@@ -60,13 +61,18 @@ pub(crate) async fn remove(
         return Err(Error::Conflict(text).into());
     }
     let watch = Watch::new(&gateway, scope, &container.id);
+    let wanted = query.flag("v") || container.spec.auto_remove;
+    let volumes = if wanted { volumes::anonymous(&container) } else { Vec::new() };
+    tx.lock_volumes(&volumes).await?;
     let gone = tx.want_removed(&container.id).await?;
+    let removed = tx.remove_unused_volumes(&volumes).await?;
     if running {
         recorded::within(&gateway, &mut tx, &container, "kill", &[("signal", "9")]).await?;
     }
     if gone {
         recorded::within(&gateway, &mut tx, &container, "destroy", &[]).await?;
     }
+    destroyed(&gateway, &mut tx, &removed).await?;
     tx.commit().await?;
     announce(&gateway, &scope, &container);
     if !gone {
@@ -82,9 +88,14 @@ pub(super) async fn discard(gateway: &Gateway, scope: ProjectScope, reference: &
     if start::is_started(&container) {
         return Ok(());
     }
-    if tx.want_removed(&container.id).await? {
+    let volumes = if container.spec.auto_remove { volumes::anonymous(&container) } else { Vec::new() };
+    tx.lock_volumes(&volumes).await?;
+    let gone = tx.want_removed(&container.id).await?;
+    let removed = tx.remove_unused_volumes(&volumes).await?;
+    if gone {
         recorded::within(gateway, &mut tx, &container, "destroy", &[]).await?;
     }
+    destroyed(gateway, &mut tx, &removed).await?;
     tx.commit().await?;
     announce(gateway, &scope, &container);
     Ok(())

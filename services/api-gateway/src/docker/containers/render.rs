@@ -11,7 +11,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     host_config::HostConfig,
     state::{self, State},
-    translate,
+    translate, volumes,
 };
 use crate::docker::version::RequestedVersion;
 
@@ -66,7 +66,7 @@ pub(crate) fn inspect(container: &ContainerRecord, version: RequestedVersion) ->
         "ExecIDs": null,
         "HostConfig": host_config(&container.spec),
         "GraphDriver": {"Data": null, "Name": "overlay2"},
-        "Mounts": mounts(&container.spec),
+        "Mounts": volumes::mount_points(&container.spec),
         "Config": config(container),
         "NetworkSettings": network_settings(container, version),
     });
@@ -117,18 +117,6 @@ fn host_config(spec: &ContainerSpec) -> Value {
     host.masked_paths = Some(MASKED_PATHS.map(str::to_owned).to_vec());
     host.readonly_paths = Some(READONLY_PATHS.map(str::to_owned).to_vec());
     serde_json::to_value(host).unwrap_or_default()
-}
-
-fn mounts(spec: &ContainerSpec) -> Vec<Value> {
-    // As dockerd: those of `--mount`, not those of `--tmpfs`.
-    let stored = spec.shown.get("HostConfig").and_then(|host| host.get("Mounts")).and_then(Value::as_array);
-    stored
-        .into_iter()
-        .flatten()
-        .map(|mount| {
-            json!({"Type": "tmpfs", "Source": "", "Destination": mount.get("Target"), "Mode": "", "RW": true, "Propagation": ""})
-        })
-        .collect()
 }
 
 fn config(container: &ContainerRecord) -> Value {
@@ -278,7 +266,7 @@ pub(crate) fn summary(container: &ContainerRecord, version: RequestedVersion, no
         "Status": state::status_text(container, now),
         "HostConfig": {"NetworkMode": if container.spec.network_none { "none" } else { "bridge" }},
         "NetworkSettings": {"Networks": networks(container, running)},
-        "Mounts": [],
+        "Mounts": volumes::mount_points(&container.spec),
     });
     if version.at_least(52) {
         shown["Health"] = json!({"Status": "none", "FailingStreak": 0});

@@ -17,8 +17,10 @@ use std::collections::BTreeMap;
 use model::{ContainerSpec, Error, ImageConfig, RestartPolicy, Result, StreamFlags};
 use serde_json::Value;
 
+pub(crate) use mounts::{Shared, WantedMount};
 pub(crate) use ports::port;
 pub(crate) use resources::signal_number;
+pub(crate) use settings::byte_size;
 pub(super) use update::{Updated, update};
 
 use super::{
@@ -36,6 +38,10 @@ const TEXT_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) struct Translated {
     /// What to run.
     pub(crate) spec: ContainerSpec,
+    /// Volumes it shall have; the spec gets them once they are found.
+    pub(crate) volumes: Vec<WantedMount>,
+    /// Containers whose volumes it shall have.
+    pub(crate) shared: Vec<Shared>,
     /// What the user should know.
     pub(crate) warnings: Vec<String>,
 }
@@ -61,7 +67,8 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
     policy::check(host)?;
     policy::check_config(config)?;
     policy::check_networking(&body.networking_config)?;
-    policy::warn(host, image, &mut warnings);
+    let mounts = mounts::mounts(body, image)?;
+    policy::warn(host, &mut warnings);
     let (entrypoint, cmd) = command::merge(config, image)?;
     let labels = labels(&config.labels, &image.labels)?;
     let env = command::environment(&config.env, &image.env)?;
@@ -95,7 +102,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         sysctls: kernel::sysctls(host)?,
         oom_score_adj: kernel::oom_score_adj(host)?,
         ipc: kernel::ipc_mode(host)?,
-        tmpfs: mounts::tmpfs(host)?,
+        tmpfs: mounts.tmpfs,
         volumes: Vec::new(),
         init: host.init.unwrap_or(false),
         log,
@@ -105,10 +112,10 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         dns_options: settings::short_list(&host.dns_options, "DnsOptions")?,
         dns_search: settings::short_list(&host.dns_search, "DnsSearch")?,
         runtime: String::new(),
-        shown: shown(body),
+        shown: shown(body, mounts.declared),
     };
     check_size(&spec)?;
-    Ok(Translated { spec, warnings })
+    Ok(Translated { spec, volumes: mounts.volumes, shared: mounts.shared, warnings })
 }
 
 fn labels(user: &BTreeMap<String, String>, image: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
@@ -149,7 +156,7 @@ fn restart(host: &HostConfig) -> Result<RestartPolicy> {
 }
 
 /// The client's own document, for inspect. Only what is not a default is kept.
-fn shown(body: &CreateBody) -> BTreeMap<String, Value> {
+fn shown(body: &CreateBody, declared_volumes: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     let mut host = body.host_config.clone();
     if host.network_mode.is_empty() || host.network_mode == "default" {
         host.network_mode = "bridge".into();
@@ -171,6 +178,9 @@ fn shown(body: &CreateBody) -> BTreeMap<String, Value> {
     let mut rest = serde_json::Map::new();
     if let Some(check) = &config.healthcheck {
         rest.insert("Healthcheck".into(), serde_json::json!({"Test": check.test}));
+    }
+    if !declared_volumes.is_empty() {
+        rest.insert("Volumes".into(), declared_volumes.into_iter().collect());
     }
     if !config.on_build.is_empty() {
         rest.insert("OnBuild".into(), config.on_build.clone().into());

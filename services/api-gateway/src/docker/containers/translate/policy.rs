@@ -1,7 +1,7 @@
 //! What a tenant may not ask for, by name and with the reason (403), and what nobody can have yet
 //! (501). Everything that would name, share or weaken a host is here.
 
-use model::{Capability, GRANTABLE_CAPABILITIES, ImageConfig, MASKED_PATHS, READONLY_PATHS, Result, SecuritySpec};
+use model::{Capability, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, Result, SecuritySpec};
 
 use super::{
     super::{
@@ -110,34 +110,6 @@ fn check_host_access(host: &HostConfig) -> Result<()> {
     if host.privileged {
         return Err(forbidden("Privileged: privileged containers are not available on Wharfage: hosts are shared"));
     }
-    let binds = host.binds.as_deref().unwrap_or_default();
-    if let Some(bind) = binds.iter().find(|bind| bind.starts_with(['/', '.', '~', '\\']) && bind.contains(':')) {
-        return Err(forbidden(format!(
-            "host paths are not available on Wharfage: bind {bind:?} names a path of the host"
-        )));
-    }
-    if let Some(bind) = binds.first() {
-        return Err(not_built(&format!("volume {bind:?} (volumes)")));
-    }
-    for mount in &host.mounts {
-        match mount.kind.as_str() {
-            "tmpfs" => {}
-            "bind" => {
-                let source = &mount.source;
-                return Err(forbidden(format!(
-                    "host paths are not available on Wharfage: mount of {source:?} names a path of the host"
-                )));
-            }
-            "volume" | "image" | "cluster" => return Err(not_built(&format!("mount of type {:?}", mount.kind))),
-            other => return Err(invalid(format!("invalid mount config: mount type unknown: {other:?}"))),
-        }
-    }
-    if host.volumes_from.as_ref().is_some_and(|v| !v.is_empty()) {
-        return Err(not_built("HostConfig.VolumesFrom (volumes)"));
-    }
-    if !matches!(host.volume_driver.as_str(), "" | "local") {
-        return Err(not_built("HostConfig.VolumeDriver (volumes)"));
-    }
     if host.links.as_ref().is_some_and(|v| !v.is_empty()) {
         return Err(not_built("HostConfig.Links"));
     }
@@ -172,9 +144,6 @@ fn check_kernel(host: &HostConfig) -> Result<()> {
 
 /// Refuses what a container configuration asks beyond what is built.
 pub(super) fn check_config(config: &ContainerConfig) -> Result<()> {
-    if let Some(path) = config.volumes.keys().next() {
-        return Err(not_built(&format!("volume {path:?} (volumes)")));
-    }
     if config.healthcheck.as_ref().is_some_and(|check| !check.test.is_empty() && check.test != ["NONE"]) {
         return Err(not_built("Healthcheck"));
     }
@@ -213,7 +182,7 @@ pub(super) fn check_networking(networking: &NetworkingConfig) -> Result<()> {
 }
 
 /// What is ignored with the user's knowledge.
-pub(super) fn warn(host: &HostConfig, image: &ImageConfig, warnings: &mut Vec<String>) {
+pub(super) fn warn(host: &HostConfig, warnings: &mut Vec<String>) {
     let ignored = [
         ("KernelMemory", host.kernel_memory),
         ("KernelMemoryTCP", host.kernel_memory_tcp),
@@ -224,9 +193,6 @@ pub(super) fn warn(host: &HostConfig, image: &ImageConfig, warnings: &mut Vec<St
     ];
     for (field, _) in ignored.into_iter().filter(|(_, value)| *value != 0) {
         warnings.push(format!("{field} has no effect on Linux hosts of Wharfage and was discarded"));
-    }
-    for path in &image.volumes {
-        warnings.push(format!("the image declares a volume at {path}: its data stays in the container's own file system, because volumes are not built yet"));
     }
 }
 
