@@ -39,9 +39,10 @@ fn one_call(number: u32, first: u64) -> Vec<u8> {
     executable(&code)
 }
 
-fn with_programs(programs: &[(String, Vec<u8>)]) -> Container {
+fn with_programs(programs: &[(String, Vec<u8>)], without_seccomp: bool) -> Container {
     let script: String = programs.iter().map(|(name, _)| format!("/{name}; echo {name} $?;")).collect();
     container(&["sh", "-c", &script], |r| {
+        r.without_seccomp = without_seccomp;
         for (name, bytes) in programs {
             let path = r.rootfs.join(name);
             fs::write(&path, bytes).expect("program");
@@ -51,7 +52,11 @@ fn with_programs(programs: &[(String, Vec<u8>)]) -> Container {
 }
 
 fn codes(programs: &[(String, Vec<u8>)]) -> Vec<(String, i32)> {
-    let (out, _, _) = with_programs(programs).run_attached();
+    codes_of(with_programs(programs, false))
+}
+
+fn codes_of(container: Container) -> Vec<(String, i32)> {
+    let (out, _, _) = container.run_attached();
     let parse = |line: &str| {
         let (name, code) = line.split_once(' ')?;
         Some((name.to_owned(), code.parse().ok()?))
@@ -127,4 +132,86 @@ fn the_32_bit_abi_kills() {
     // mov eax, 20 (getpid); int 0x80; exit(0)
     let code = [0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
     assert_eq!(codes(&[("int80".to_owned(), executable(&code))]), [("int80".to_owned(), KILLED)]);
+}
+
+/// `exit(e)` where the call failed with `e`, else `exit(0)`. All arguments are -1: almost every call
+/// that gets through the filter fails harmlessly on them.
+fn probing_call(number: u32) -> Vec<u8> {
+    let mut code = vec![0xb8];
+    code.extend(number.to_le_bytes());
+    code.extend([
+        0x48, 0xc7, 0xc7, 0xff, 0xff, 0xff, 0xff, // mov rdi, -1
+        0x48, 0x89, 0xfe, 0x48, 0x89, 0xfa, // mov rsi, rdi; mov rdx, rdi
+        0x49, 0x89, 0xfa, 0x49, 0x89, 0xf8, 0x49, 0x89, 0xf9, // r10, r8, r9
+        0x0f, 0x05, // syscall
+        0x31, 0xff, // xor edi, edi
+        0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, // cmp rax, -4096
+        0x76, 0x04, // jbe: no error
+        0xf7, 0xd8, 0x89, 0xc7, // neg eax; mov edi, eax
+        0xb8, 60, 0, 0, 0, 0x0f, 0x05, // exit
+    ]);
+    executable(&code)
+}
+
+/// What a caller sees of a call, as far as the filter decides it.
+fn result_class(code: i32) -> &'static str {
+    match code {
+        EPERM => "refused",
+        ENOSYS => "absent",
+        KILLED => "kills",
+        _ => "passes",
+    }
+}
+
+/// Every system call of x86-64 that Linux has, or had, or will have next: number, name, what happens.
+const TABLE: &str = include_str!("../golden/syscalls-x86_64.txt");
+
+#[test]
+fn b15_every_system_call_has_the_result_that_was_reviewed() {
+    let rows: Vec<(u32, &str, &str)> = TABLE
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let number = words.next().and_then(|w| w.parse().ok()).expect("a number first");
+            (number, words.next().expect("a name"), words.next().expect("a result"))
+        })
+        .collect();
+    assert!(rows.len() > 380, "{} calls", rows.len());
+    // A call that waits (pause) is ended after a second: it got through.
+    let script = rows.iter().fold(String::new(), |mut script, (number, _, _)| {
+        use std::fmt::Write as _;
+        writeln!(script, "timeout -s KILL 1 /calls/{number} </dev/null >/dev/null 2>&1; echo {number} $?")
+            .expect("a string takes it");
+        script
+    });
+    let (out, err, _) = container(&["sh", "/calls/all"], |r| {
+        let dir = r.rootfs.join("calls");
+        fs::create_dir(&dir).expect("directory");
+        fs::write(dir.join("all"), script).expect("script");
+        for (number, _, _) in &rows {
+            let path = dir.join(number.to_string());
+            fs::write(&path, probing_call(*number)).expect("program");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+        }
+    })
+    .run_attached();
+    let seen: std::collections::BTreeMap<u32, i32> = out
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(number, code)| Some((number.parse().ok()?, code.parse().ok()?)))
+        .collect();
+    assert_eq!(seen.len(), rows.len(), "{err}");
+    let got: String = rows.iter().map(|(n, name, _)| format!("{n} {name} {}\n", result_class(seen[n]))).collect();
+    let comments: String = TABLE.lines().filter(|l| l.starts_with('#')).map(|l| format!("{l}\n")).collect();
+    expect_test::expect_file!["../golden/syscalls-x86_64.txt"].assert_eq(&(comments + &got));
+}
+
+#[test]
+fn b15_positive_control_without_the_filter_the_calls_get_through() {
+    let calls = [("unshare", 272), ("keyctl", 250), ("io_uring_setup", 425), ("process_vm_writev", 311), ("kcmp", 312)];
+    let programs: Vec<_> = calls.iter().map(|(name, nr)| ((*name).to_owned(), probing_call(*nr))).collect();
+    let without = codes_of(with_programs(&programs, true));
+    assert!(without.len() == calls.len() && without.iter().all(|(_, code)| *code != EPERM), "{without:?}");
+    assert!(codes(&programs).iter().all(|(_, code)| *code == EPERM));
 }

@@ -152,4 +152,80 @@ mod tests {
         unpin(&pin).expect("again is fine");
         assert!(!pin.exists());
     }
+
+    /// A process inside, that takes inotify instances until there are no more and holds them until the
+    /// returned pipe is dropped. How many it got.
+    fn hoard(userns: &File) -> (usize, OwnedFd, Pid) {
+        let (told, tell) = pipe2(OFlag::O_CLOEXEC).expect("pipe");
+        let (released, release) = pipe2(OFlag::O_CLOEXEC).expect("pipe");
+        #[expect(unsafe_code, reason = "fork")]
+        // SAFETY: the child makes system calls only and allocates nothing.
+        let child = match unsafe { fork() }.expect("forks") {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => {
+                #[expect(unsafe_code, reason = "raw system calls")]
+                // SAFETY: numbers, and pointers to locals that outlive the calls.
+                unsafe {
+                    libc::close(release.as_raw_fd());
+                    libc::setns(userns.as_raw_fd(), libc::CLONE_NEWUSER);
+                    libc::syscall(libc::SYS_setresgid, 0, 0, 0);
+                    libc::syscall(libc::SYS_setresuid, 0, 0, 0);
+                    let mut got: usize = 0;
+                    while libc::inotify_init1(libc::IN_CLOEXEC) >= 0 {
+                        got += 1;
+                    }
+                    libc::write(tell.as_raw_fd(), (&raw const got).cast(), size_of::<usize>());
+                    let mut end = 0u8;
+                    libc::read(released.as_raw_fd(), (&raw mut end).cast(), 1);
+                    libc::_exit(0)
+                }
+            }
+        };
+        let mut got = [0; size_of::<usize>()];
+        drop(tell);
+        File::from(told).read_exact(&mut got).expect("it tells");
+        (usize::from_ne_bytes(got), release, child)
+    }
+
+    fn hoard_one_after_the_other(first: &File, second: &File) -> (usize, usize) {
+        let (one, hold_one, first) = hoard(first);
+        let (two, hold_two, second) = hoard(second);
+        for (hold, child) in [(hold_one, first), (hold_two, second)] {
+            nix::unistd::write(&hold, b"x").expect("it waits");
+            waitpid(child, None).expect("it ends");
+        }
+        (one, two)
+    }
+
+    #[test]
+    fn e03_one_project_cannot_use_up_anothers_inotify_instances() {
+        let limit: u64 = fs::read_to_string("/proc/sys/fs/inotify/max_user_instances")
+            .map_or(0, |text| text.trim().parse().expect("a number"));
+        let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most).expect("raises");
+        assert!(limit > 0 && limit + 100 < most, "this machine cannot tell: {limit} instances, {most} descriptors");
+        let (one, two) = (transient(FIRST).expect("makes"), transient(FIRST - PROJECT_IDS).expect("makes"));
+        let (got_one, got_two) = hoard_one_after_the_other(&one, &two);
+        assert_eq!((got_one as u64, got_two as u64), (limit, limit));
+        // Positive control: the same ids, but root was the maker.
+        let (one, two) = (made_by_root(FIRST), made_by_root(FIRST - PROJECT_IDS));
+        let (got_one, got_two) = hoard_one_after_the_other(&one, &two);
+        assert!(got_one > 0 && got_two == 0, "{got_one} and {got_two}: the kernel counts otherwise now");
+    }
+
+    fn made_by_root(first_id: u32) -> File {
+        let mut holder =
+            std::process::Command::new("unshare").args(["--user", "sleep", "60"]).spawn().expect("unshare");
+        let file = |name: &str| format!("/proc/{}/{name}", holder.id());
+        let ours = fs::read_link("/proc/self/ns/user").expect("ours");
+        while fs::read_link(file("ns/user")).is_ok_and(|theirs| theirs == ours) {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        for map in ["uid_map", "gid_map"] {
+            fs::write(file(map), format!("0 {first_id} {PROJECT_IDS}")).expect("maps");
+        }
+        let userns = File::open(file("ns/user")).expect("opens");
+        holder.kill().and_then(|()| holder.wait()).expect("ends");
+        userns
+    }
 }
