@@ -2,6 +2,7 @@
 //! Needs a running suite (`make up`); `make test` brings one up.
 
 mod bad_input;
+mod commit;
 mod exec;
 mod files;
 mod images;

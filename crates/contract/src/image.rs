@@ -1,9 +1,9 @@
-//! image-svc's internal API. The gateway asks for pulls; hosts fetch the layers of images in their
+//! image-svc's internal API. The gateway asks for pulls and for images of layers it passes on; hosts fetch the layers of images in their
 //! own plan, and nothing else.
 
 use std::collections::BTreeMap;
 
-use model::{Digest, ProjectId};
+use model::{Digest, LayerDescriptor, ProjectId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -88,4 +88,54 @@ pub struct ProgressDetail {
 #[must_use]
 pub fn layer_path(digest: &Digest) -> String {
     format!("{LAYERS}/{digest}")
+}
+
+/// `POST {UPLOADS}?project=…` with a tar in the body (plain, gzip or zstd): stores it as a layer and
+/// answers its [`model::LayerDescriptor`]. No image has it yet.
+pub const UPLOADS: &str = "/internal/v1/layers";
+/// `POST` [`NewImage`], answered with [`NewImageReply`]: makes an image of layers that are stored.
+pub const IMAGES: &str = "/internal/v1/images";
+
+/// Whose layer it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct UploadQuery {
+    /// The project.
+    pub project: ProjectId,
+}
+
+/// An image to be made: a commit, an import.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NewImage {
+    /// The project.
+    pub project: ProjectId,
+    /// The image it is made from, whose layers and history it goes on with.
+    #[serde(default)]
+    pub parent: Option<Digest>,
+    /// The layer on top. One without entries becomes a step of the history alone.
+    pub layer: LayerDescriptor,
+    /// `config` of the OCI image config: how its containers run.
+    #[schema(value_type = Object)]
+    pub config: serde_json::Value,
+    /// Who made it.
+    #[serde(default)]
+    pub author: String,
+    /// Why.
+    #[serde(default)]
+    pub comment: String,
+    /// The command that made the layer, for the history.
+    #[serde(default)]
+    pub created_by: String,
+    /// Its name, tag included; none leaves it dangling.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// `os/arch[/variant]` of one without a parent; the fleet's own when absent.
+    #[serde(default)]
+    pub platform: Option<String>,
+}
+
+/// See [`IMAGES`].
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NewImageReply {
+    /// Its id.
+    pub id: Digest,
 }

@@ -11,9 +11,7 @@ use crate::{ProjectTx, on_constraint, store_error};
 
 /// An image whose every blob is stored and verified.
 #[derive(Clone, Debug)]
-pub struct PulledImage<'a> {
-    /// What was asked for; its tag, if any, will name the image.
-    pub reference: &'a ImageReference,
+pub struct StoredImage<'a> {
     /// Digest of the config.
     pub id: &'a Digest,
     /// Digest of the platform's manifest.
@@ -32,6 +30,15 @@ pub struct PulledImage<'a> {
     pub size_bytes: i64,
     /// When it was built, if its config says so.
     pub built_at: Option<OffsetDateTime>,
+}
+
+/// One that came from an upstream.
+#[derive(Clone, Debug)]
+pub struct PulledImage<'a> {
+    /// What was asked for; its tag, if any, will name the image.
+    pub reference: &'a ImageReference,
+    /// What came.
+    pub image: StoredImage<'a>,
     /// The digests it may be asked for by: of the index, if one named it, or of the manifest.
     pub digests: &'a [Digest],
 }
@@ -42,22 +49,44 @@ impl ProjectTx {
     ///
     /// # Errors
     /// Postgres does not answer.
-    pub async fn record_pulled_image(&mut self, image: &PulledImage<'_>) -> Result<bool> {
-        let before = self.image_named(image.reference).await?;
+    pub async fn record_pulled_image(&mut self, pulled: &PulledImage<'_>) -> Result<bool> {
+        let PulledImage { reference, image, digests } = pulled;
+        let before = self.image_named(reference).await?;
         self.put_image(image).await?;
-        for digest in image.digests {
-            self.put_image_digest(image.reference, digest, image.id).await?;
+        for digest in *digests {
+            self.put_image_digest(reference, digest, image.id).await?;
         }
-        if image.reference.tag.is_some() {
-            self.put_image_tag(image.reference, image.id).await?;
+        if reference.tag.is_some() {
+            self.put_image_tag(reference, image.id).await?;
         }
-        self.add_image_event("pull", &image.reference.to_string(), &image.reference.familiar_name()).await?;
+        self.add_image_event("pull", &reference.to_string(), &reference.familiar_name()).await?;
         Ok(before.as_ref() != Some(image.id))
+    }
+
+    /// Records an image that was made here; one without a parent adds the event `import`, a name the
+    /// event `tag`.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn record_made_image(
+        &mut self,
+        image: &StoredImage<'_>,
+        imported: bool,
+        name: Option<&ImageReference>,
+    ) -> Result<()> {
+        self.put_image(image).await?;
+        if imported {
+            self.add_image_event("import", image.id.as_str(), image.id.as_str()).await?;
+        }
+        match name {
+            Some(name) => self.tag_image(image.id, name).await,
+            None => Ok(()),
+        }
     }
 
     /// The same config under another manifest (other compression, say) takes the newer manifest's
     /// layers: they unpack to the same trees, and a pull must be able to heal a bad upstream.
-    async fn put_image(&mut self, image: &PulledImage<'_>) -> Result<()> {
+    async fn put_image(&mut self, image: &StoredImage<'_>) -> Result<()> {
         let project = self.project.0;
         let changed = sqlx::query_scalar!(
             r#"INSERT INTO images (project_id, id, manifest_digest, manifest, config, layers, architecture, os,

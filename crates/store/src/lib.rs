@@ -38,7 +38,7 @@ pub use endpoints::DEFAULT_NETWORK;
 pub use error::{on_constraint, store_error};
 pub use execs::ExecRecord;
 pub use hosts::{HostRecord, JoiningHost, condition};
-pub use image_changes::PulledImage;
+pub use image_changes::{PulledImage, StoredImage};
 pub use images::{ImageRow, ImageUse};
 pub use networks::{NetworkMember, NetworkRecord};
 pub use plan::{Applied, PLANNED_AT_ONCE};

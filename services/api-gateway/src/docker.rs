@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod filters;
 pub(crate) mod headers;
 pub(crate) mod instant;
+pub(crate) mod instructions;
 pub(crate) mod paths;
 pub(crate) mod query;
 pub(crate) mod version;

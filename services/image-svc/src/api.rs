@@ -1,6 +1,7 @@
 //! The HTTP face: pulls for the gateway, layers for hosts. Who may call what is decided by the
 //! certificate, before anything else.
 
+mod images;
 mod layers;
 mod pulls;
 
@@ -10,7 +11,7 @@ use store::Store;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{blob_store::BlobStore, pull::Puller};
+use crate::{blob_store::BlobStore, make::Maker, pull::Puller};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
@@ -25,6 +26,7 @@ pub struct AppState {
     pub(crate) store: Store,
     pub(crate) blobs: BlobStore,
     pub(crate) puller: Puller,
+    pub(crate) maker: Maker,
 }
 
 /// The routes and their description.
@@ -32,6 +34,8 @@ pub fn api() -> (Router<AppState>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(pulls::pull_image))
         .routes(routes!(layers::read_layer))
+        .routes(routes!(images::upload_layer))
+        .routes(routes!(images::make_image))
         .split_for_parts()
 }
 

@@ -47,6 +47,7 @@ impl BlobStore {
         std::fs::create_dir_all(root)?;
         let lock = File::create(root.join("lock"))?;
         lock.try_lock().map_err(|e| io::Error::other(format!("{} is in use: {e}", root.display())))?;
+        std::fs::create_dir_all(root.join("staging"))?;
         remove_unfinished(&root.join("blobs"))?;
         let objects = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
         Ok(Self { objects: Arc::new(objects), root: root.to_owned(), _lock: Arc::new(lock) })
@@ -59,6 +60,11 @@ impl BlobStore {
     pub(crate) async fn check(&self) -> Result<()> {
         let probe = self.root.join("writable");
         tokio::fs::write(&probe, b"wharfage").await.map_err(|e| storage_error("the blob directory", &e))
+    }
+
+    /// Where content may be put together before its digest is known.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.root.join("staging")
     }
 
     /// Length of a stored blob; `None` if it is not stored.

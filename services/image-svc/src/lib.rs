@@ -7,7 +7,9 @@ mod config;
 mod egress;
 mod image_config;
 mod limits;
+mod make;
 mod pull;
+mod upload;
 mod upstream;
 
 use anyhow::Context as _;
@@ -18,6 +20,7 @@ pub use api::{AppState, api};
 pub use config::{Config, Egress, Timeouts, TlsFiles, Upstream};
 
 use blob_store::BlobStore;
+use make::Maker;
 use pull::Puller;
 use upstream::{Platform, Upstreams};
 
@@ -52,8 +55,9 @@ pub fn state(config: Config, ctx: &Ctx) -> anyhow::Result<AppState> {
     let redis = bus.clone();
     ctx.health().fact("redis", move || if redis.connected() { "connected".into() } else { "away".into() });
     let platform = Platform::parse(&config.platform).with_context(|| format!("platform {:?}", config.platform))?;
+    let maker = Maker { store: store.clone(), blobs: blobs.clone(), bus: bus.clone(), platform: platform.clone() };
     let puller = Puller::new(store.clone(), blobs.clone(), upstreams, bus, platform);
-    let state = AppState { store, blobs, puller };
+    let state = AppState { store, blobs, puller, maker };
     state.watch_health(ctx);
     Ok(state)
 }

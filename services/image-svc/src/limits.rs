@@ -8,6 +8,10 @@ pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(crate) const CONFIG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// One layer blob.
 pub(crate) const LAYER_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// What a layer that is made here may unpack to; hosts take no more.
+pub(crate) const UNPACKED_BYTES_MAX: u64 = 20 * 1024 * 1024 * 1024;
+/// How long an upload may do nothing.
+pub(crate) const UPLOAD_PATIENCE: Duration = Duration::from_secs(300);
 /// Layers of an image; what an overlay mount carries.
 pub(crate) const LAYERS_MAX: usize = 127;
 /// Entries of an index.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use chassis::Bus;
 use contract::{image::PullRequest, wake::Topic};
 use model::{Digest, Error, ImageReference, LayerDescriptor, Result};
-use store::{ImageRow, ProjectScope, PulledImage, Store};
+use store::{ImageRow, ProjectScope, PulledImage, Store, StoredImage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use progress::Progress;
@@ -175,15 +175,17 @@ impl Pull {
         let changed = tx
             .record_pulled_image(&PulledImage {
                 reference: &self.reference,
-                id: &content.id,
-                manifest_digest: &self.resolved.manifest.digest,
-                manifest: &self.resolved.manifest.body,
-                config: &content.config,
-                layers: &content.layers,
-                architecture: &content.platform.architecture,
-                os: &content.platform.os,
-                size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
-                built_at: content.built_at,
+                image: StoredImage {
+                    id: &content.id,
+                    manifest_digest: &self.resolved.manifest.digest,
+                    manifest: &self.resolved.manifest.body,
+                    config: &content.config,
+                    layers: &content.layers,
+                    architecture: &content.platform.architecture,
+                    os: &content.platform.os,
+                    size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
+                    built_at: content.built_at,
+                },
                 digests: std::slice::from_ref(&self.resolved.named_by),
             })
             .await?;

@@ -88,13 +88,21 @@ pub(crate) async fn export(opened: Opened) -> Result<Chunks> {
 /// # Errors
 /// It cannot be read, or holds what no layer can.
 pub(crate) async fn layer(opened: Opened) -> Result<Chunks> {
+    let begin = |tree: &open::Tree| {
+        let upper = tree.upper()?;
+        let checked = tree.lower().and_then(|lower| layer::check(&upper, lower));
+        checked.map_err(|e| {
+            if e.kind() == io::ErrorKind::InvalidData { Error::InvalidArgument(e.to_string()) } else { told("/", &e) }
+        })?;
+        Ok(((), upper))
+    };
     let pack = |tree: &open::Tree, upper: std::os::fd::OwnedFd, out: pipe::ChunkWriter| {
         let owners = owners::Owners::IDENTITY;
         let mut packer = Packer::new(out, &owners);
-        layer::pack(&mut packer, upper, tree.lower()?)?;
+        layer::pack(&mut packer, &upper, tree.lower()?)?;
         packer.finish()
     };
-    opened.stream(move |tree| Ok(((), tree.upper()?)), pack).await.map(|((), chunks)| chunks)
+    opened.stream(begin, pack).await.map(|((), chunks)| chunks)
 }
 
 /// Trouble with a tenant's file system or archive in an answer's words.

@@ -5,6 +5,7 @@ mod archive;
 pub(crate) mod attach;
 mod body;
 mod changes;
+mod commit;
 mod create;
 mod elapsed;
 mod host_config;
@@ -20,6 +21,7 @@ pub(crate) mod recorded;
 mod remove;
 mod rename;
 mod render;
+mod sizes;
 mod start;
 pub(crate) mod state;
 mod stats;
@@ -33,6 +35,9 @@ mod waiting;
 pub(crate) use body::typed;
 pub(crate) use list::patterns;
 pub(crate) use translate::byte_size;
+pub(crate) use body::{ContainerConfig, Healthcheck, Words};
+pub(crate) use commit::{image_name, shown as image_config};
+pub(crate) use sizes::Sizes;
 
 pub(crate) use render::summary as container_summary;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -45,6 +50,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(archive::stat, archive::get, archive::put))
         .routes(routes!(changes::changes))
         .routes(routes!(changes::export))
+        .routes(routes!(commit::commit))
         .routes(routes!(list::list))
         .routes(routes!(create::create))
         .routes(routes!(inspect::inspect))

@@ -1,17 +1,17 @@
-//! `/system/df`: what the project's images and volumes weigh. A container's own layer is on a host, which does
-//! not report its size yet; it is left out rather than told as nothing.
+//! `/system/df`: what the project's images, containers and volumes weigh. A container's own layer is on a
+//! host, which is asked for its size; one that does not answer in time leaves it out.
 
 use std::collections::{BTreeMap, HashSet};
 
 use axum::{extract::State, http::StatusCode};
 use model::{Error, Result};
 use serde_json::{Value, json};
-use store::{ProjectScope, VolumeRecord};
+use store::{ContainerRecord, ProjectScope, VolumeRecord};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     body::{DockerResponse, json as reply},
-    containers::container_summary,
+    containers::{Sizes, container_summary},
     error::ErrorResponse,
     images::{Described, uses},
     query::Query,
@@ -57,8 +57,16 @@ async fn disk_usage(
         .collect();
     let reclaimable: u64 = layers.iter().filter(|(digest, _)| !in_use.contains(*digest)).map(|(_, size)| size).sum();
     let total: u64 = layers.values().sum();
-    let running = containers.iter().filter(|c| c.observed.progress.phase == model::Phase::Running).count();
-    let containers: Vec<Value> = containers.iter().map(|c| container_summary(c, version, now)).collect();
+    let is_running = |c: &ContainerRecord| c.observed.progress.phase == model::Phase::Running;
+    let running = containers.iter().filter(|c| is_running(c)).count();
+    let asked_for: Vec<&ContainerRecord> = containers.iter().filter(|_| asked.contains("container")).collect();
+    let sizes = Sizes::ask(&gateway, &asked_for).await;
+    let (own_total, own_reclaimable) = (
+        sizes.rw_bytes(containers.iter().map(|c| &c.id)),
+        sizes.rw_bytes(containers.iter().filter(|c| !is_running(c)).map(|c| &c.id)),
+    );
+    let containers: Vec<Value> =
+        containers.iter().map(|c| sizes.in_list(container_summary(c, version, now), &c.id)).collect();
     let count = |id: &str| counts.get(id).copied().unwrap_or(0);
     let active = images.iter().filter(|image| count(image.id.as_str()) > 0).count();
     let images = images.into_iter().map(|image| {
@@ -73,9 +81,16 @@ async fn disk_usage(
     let (mut image_usage, mut build_usage) = (usage(active, &images), usage(0, &[]));
     (image_usage["TotalSize"], image_usage["Reclaimable"]) = (json!(total), json!(reclaimable));
     (build_usage["TotalSize"], build_usage["Reclaimable"]) = (json!(0), json!(0));
+    let mut container_usage = usage(running, &containers);
+    for (key, bytes) in [("TotalSize", own_total), ("Reclaimable", own_reclaimable)] {
+        // As Go leaves out what is zero.
+        if bytes > 0 {
+            container_usage[key] = json!(bytes);
+        }
+    }
     let parts = [
         ("image", "Images", "ImageUsage", image_usage),
-        ("container", "Containers", "ContainerUsage", usage(running, &containers)),
+        ("container", "Containers", "ContainerUsage", container_usage),
         ("volume", "Volumes", "VolumeUsage", volumes),
         ("build-cache", "BuildCache", "BuildCacheUsage", build_usage),
     ];

@@ -1,6 +1,7 @@
 //! Images of a project: list, inspect, history, tag, prune. What another project pulled is unknown here.
 
 mod describe;
+mod import;
 mod pull;
 mod references;
 mod remove;

@@ -39,7 +39,6 @@ const UNBUILT: &[Operation] = &[
     (Get, "/images/{name}/attestations", "ImageAttestations", "Image"),
     (Post, "/images/{name}/push", "ImagePush", "Image"),
     (Get, "/images/search", "ImageSearch", "Image"),
-    (Post, "/commit", "ImageCommit", "Image"),
     (Get, "/images/{name}/get", "ImageGet", "Image"),
     (Get, "/images/get", "ImageGetAll", "Image"),
     (Post, "/images/load", "ImageLoad", "Image"),

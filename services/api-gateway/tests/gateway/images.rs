@@ -4,7 +4,7 @@ use axum::{Json, Router, http::StatusCode, response::IntoResponse as _, routing:
 use contract::image::{PULL, PullRequest};
 use model::{Digest, ImageReference};
 use serde_json::{Value, json};
-use store::PulledImage;
+use store::{PulledImage, StoredImage};
 
 use crate::world::{OpenProject, World};
 
@@ -21,15 +21,17 @@ async fn pulled(world: &World, project: &OpenProject, reference: &str, seed: u8)
     let mut tx = store.project_tx(&scope).await.expect("a transaction");
     let image = PulledImage {
         reference: &reference,
-        id: &id,
-        manifest_digest: &manifest,
-        manifest: b"{}",
-        config: config.as_bytes(),
-        layers: &[],
-        architecture: "amd64",
-        os: "linux",
-        size_bytes: 1000,
-        built_at: Some(time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(i64::from(seed))),
+        image: StoredImage {
+            id: &id,
+            manifest_digest: &manifest,
+            manifest: b"{}",
+            config: config.as_bytes(),
+            layers: &[],
+            architecture: "amd64",
+            os: "linux",
+            size_bytes: 1000,
+            built_at: Some(time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(i64::from(seed))),
+        },
         digests: std::slice::from_ref(&manifest),
     };
     tx.record_pulled_image(&image).await.expect("recorded");

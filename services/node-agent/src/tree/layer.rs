@@ -17,15 +17,43 @@ use super::{
     walk::Listing,
 };
 
+/// One thing a layer says.
+enum Item<'a> {
+    Entry(&'a Node),
+    /// It, or what was below it, is gone.
+    Mark,
+}
+
 /// Packs an upper directory. `lower` are the layers below it, topmost first.
-pub(super) fn pack<W: Write>(packer: &mut Packer<'_, W>, upper: OwnedFd, lower: Vec<OwnedFd>) -> io::Result<()> {
+///
+/// # Errors
+/// It cannot be read, or holds what no layer can.
+pub(super) fn pack<W: Write>(packer: &mut Packer<'_, W>, upper: &OwnedFd, lower: Vec<OwnedFd>) -> io::Result<()> {
+    walk(upper, lower, &mut |path, item| match item {
+        Item::Entry(node) => packer.node(node, path),
+        Item::Mark => packer.mark(path),
+    })
+}
+
+/// Whether it can be packed, before the first byte is out.
+///
+/// # Errors
+/// As for [`pack`].
+pub(super) fn check(upper: &OwnedFd, lower: Vec<OwnedFd>) -> io::Result<()> {
+    walk(upper, lower, &mut |_, _| Ok(()))
+}
+
+fn walk(
+    upper: &OwnedFd,
+    lower: Vec<OwnedFd>,
+    tell: &mut dyn FnMut(&[u8], Item<'_>) -> io::Result<()>,
+) -> io::Result<()> {
     let lower = Lower::new(lower);
-    let upper = Node::pin(upper)?;
+    let upper = Node::pin(upper.try_clone()?)?;
     let mut path = Vec::new();
     let mut above = vec![(Listing::new(upper.list()?, 0)?, 0)];
     while let Some((listing, length)) = above.last_mut() {
-        let length = *length;
-        path.truncate(length);
+        path.truncate(*length);
         let Some(name) = listing.next()? else {
             above.pop();
             continue;
@@ -34,23 +62,22 @@ pub(super) fn pack<W: Write>(packer: &mut Packer<'_, W>, upper: OwnedFd, lower: 
         if is_whiteout(&node.stat) {
             path.extend_from_slice(b".wh.");
             path.extend_from_slice(name.to_bytes());
-            packer.mark(&path)?;
+            tell(&path, Item::Mark)?;
             continue;
         }
         path.extend_from_slice(name.to_bytes());
-        check(&path, name.to_bytes(), &node)?;
-        let rooted = [b"/", path.as_slice()].concat();
-        if is_furniture(&rooted, &node)? && !has(&lower, &path)? {
+        check_one(&path, name.to_bytes(), &node)?;
+        if is_furniture(&[b"/", path.as_slice()].concat(), &node)? && !has(&lower, &path)? {
             continue;
         }
         if node.kind() != FileType::Directory {
-            packer.node(&node, &path)?;
+            tell(&path, Item::Entry(&node))?;
             continue;
         }
         path.push(b'/');
-        packer.node(&node, &path)?;
+        tell(&path, Item::Entry(&node))?;
         if is_opaque(&node) {
-            packer.mark(&[path.as_slice(), b".wh..wh..opq"].concat())?;
+            tell(&[path.as_slice(), b".wh..wh..opq"].concat(), Item::Mark)?;
         }
         let below = Listing::new(node.list()?, above.len())?;
         above.push((below, path.len()));
@@ -58,7 +85,7 @@ pub(super) fn pack<W: Write>(packer: &mut Packer<'_, W>, upper: OwnedFd, lower: 
     Ok(())
 }
 
-fn check(path: &[u8], name: &[u8], node: &Node) -> io::Result<()> {
+fn check_one(path: &[u8], name: &[u8], node: &Node) -> io::Result<()> {
     let what = if name.starts_with(b".wh.") {
         "a file whose name begins with .wh."
     } else if matches!(node.kind(), FileType::BlockDevice | FileType::CharacterDevice) {

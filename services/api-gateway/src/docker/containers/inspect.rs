@@ -8,7 +8,7 @@ use contract::agent::{CONTAINERS, TopReply};
 use model::Error;
 use serde_json::json;
 
-use super::{recorded, render, state};
+use super::{recorded, render, sizes::Sizes, state};
 use crate::{
     Gateway,
     agents::tenant_error,
@@ -23,16 +23,18 @@ use crate::{
 /// Everything about a container. One query.
 #[utoipa::path(get, path = "/containers/{id}/json", operation_id = "ContainerInspect", tag = "Container",
     params(("id" = String, Path, description = "Id, name or unique id prefix"),
-        ("size" = Option<bool>, Query, description = "Accepted; sizes are not measured yet")),
+        ("size" = Option<bool>, Query, description = "Tell its size, which its host measures now")),
     responses((status = 200, description = "The container", body = Object), (status = 404, description = "No such container")))]
 pub(crate) async fn inspect(
     State(gateway): State<Gateway>,
     Project(scope): Project,
     version: RequestedVersion,
+    query: Query,
     Path(reference): Path<String>,
 ) -> DockerResponse {
     let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
-    json(StatusCode::OK, &render::inspect(&container, version))
+    let sizes = if query.flag("size") { Sizes::ask(&gateway, &[&container]).await } else { Sizes::default() };
+    json(StatusCode::OK, &sizes.in_inspect(render::inspect(&container, version), &container.id))
 }
 
 /// Its processes.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use store::{ContainerRecord, ProjectTx};
 use time::OffsetDateTime;
 
-use super::{render, state, volumes};
+use super::{render, sizes::Sizes, state, volumes};
 use crate::{
     Gateway,
     auth::Project,
@@ -45,7 +45,7 @@ const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removi
 #[utoipa::path(get, path = "/containers/json", operation_id = "ContainerList", tag = "Container",
     params(("all" = Option<bool>, Query, description = "Also those that do not run"),
         ("limit" = Option<i64>, Query, description = "Only so many, newest first; includes those that do not run"),
-        ("size" = Option<bool>, Query, description = "Accepted; sizes are not measured yet"),
+        ("size" = Option<bool>, Query, description = "Tell sizes, which their hosts measure now"),
         ("filters" = Option<String>, Query, description = "JSON, as Docker's")),
     responses((status = 200, description = "Containers", body = Vec<Object>), (status = 400, description = "Unknown filter")))]
 pub(crate) async fn list(
@@ -62,12 +62,13 @@ pub(crate) async fn list(
     let containers = tx.list_containers(any_state).await?;
     drop(tx);
     let now = gateway.clock.now();
-    let shown: Vec<Value> = containers
+    let shown: Vec<&ContainerRecord> = containers
         .iter()
         .filter(|c| (any_state || state::of(c).is_running()) && chosen.passes(c))
         .take(limit.unwrap_or(usize::MAX))
-        .map(|c| render::summary(c, version, now))
         .collect();
+    let sizes = if query.flag("size") { Sizes::ask(&gateway, &shown).await } else { Sizes::default() };
+    let shown: Vec<Value> = shown.into_iter().map(|c| sizes.in_list(render::summary(c, version, now), &c.id)).collect();
     json(StatusCode::OK, &shown)
 }
 

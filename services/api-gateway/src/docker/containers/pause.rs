@@ -50,7 +50,8 @@ pub(crate) async fn unpause(
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-async fn set(gateway: &Gateway, scope: ProjectScope, reference: &str, frozen: bool) -> Result<()> {
+/// Freezes or thaws it.
+pub(super) async fn set(gateway: &Gateway, scope: ProjectScope, reference: &str, frozen: bool) -> Result<()> {
     let container = gateway.store.project_tx(&scope).await?.find_container(reference).await?;
     check(&container, frozen)?;
     let mut watch = Watch::new(gateway, scope, &container.id);

@@ -12,7 +12,7 @@ use model::{Error, Result};
 use serde_json::json;
 use store::{ContainerRecord, ProjectScope};
 
-use super::{recorded, start, state, volumes, waiting::Watch};
+use super::{recorded, sizes::Sizes, start, state, volumes, waiting::Watch};
 use crate::{
     Gateway,
     auth::Project,
@@ -129,14 +129,19 @@ pub(crate) async fn prune(State(gateway): State<Gateway>, Project(scope): Projec
     let filters = Filters::parse(query.get("filters"), &["until", "label", "label!"])?;
     let now = gateway.clock.now();
     let until = filters.values("until").first().map(|text| instant::parse("until", text, now)).transpose()?;
-    let mut tx = gateway.store.project_tx(&scope).await?;
     let old_enough = |c: &ContainerRecord| until.is_none_or(|until| c.created_at < until);
-    let mut candidates: Vec<ContainerRecord> = tx
+    let mut candidates: Vec<ContainerRecord> = gateway
+        .store
+        .project_tx(&scope)
+        .await?
         .list_containers(true)
         .await?
         .into_iter()
         .filter(|c| old_enough(c) && filters.labels(&c.spec.labels) && !start::is_started(c))
         .collect();
+    // Afterwards there is nothing left to measure.
+    let sizes = Sizes::ask(&gateway, &candidates.iter().collect::<Vec<_>>()).await;
+    let mut tx = gateway.store.project_tx(&scope).await?;
     // All containers by id, then hosts, then the project: the order in which everybody locks.
     candidates.sort_by(|a, b| a.id.cmp(&b.id));
     let mut removed = Vec::new();
@@ -158,7 +163,8 @@ pub(crate) async fn prune(State(gateway): State<Gateway>, Project(scope): Projec
         recorded::within(&gateway, &mut tx, container, "destroy", &[]).await?;
     }
     let at = gateway.clock.now();
-    let attributes = [("reclaimed".to_owned(), "0".to_owned())].into();
+    let reclaimed = sizes.rw_bytes(removed.iter().map(|c| &c.id));
+    let attributes = [("reclaimed".to_owned(), reclaimed.to_string())].into();
     tx.append_event(model::EventKind::Container, "prune", "", &attributes, at).await?;
     tx.commit().await?;
     for container in &removed {
@@ -167,5 +173,5 @@ pub(crate) async fn prune(State(gateway): State<Gateway>, Project(scope): Projec
     gateway.bus.publish(&Topic::Project(scope.project()));
     let ids: Vec<&str> = removed.iter().map(|c| c.id.as_str()).collect();
     let deleted = if ids.is_empty() { serde_json::Value::Null } else { json!(ids) };
-    json(StatusCode::OK, &json!({"ContainersDeleted": deleted, "SpaceReclaimed": 0}))
+    json(StatusCode::OK, &json!({"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed}))
 }

@@ -119,7 +119,8 @@ fn host_config(spec: &ContainerSpec) -> Value {
     serde_json::to_value(host).unwrap_or_default()
 }
 
-fn config(container: &ContainerRecord) -> Value {
+/// The portable part, as it was asked for.
+pub(super) fn config(container: &ContainerRecord) -> Value {
     let spec = &container.spec;
     let list = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
     let mut config = Map::new();

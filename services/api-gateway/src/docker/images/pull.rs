@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -17,9 +17,10 @@ use bytes::Bytes;
 use chassis::client::stream_lines;
 use contract::image::{PULL, PullProgress, PullRequest, RegistryAuth};
 use futures::StreamExt as _;
-use model::{Error, ImageReference, Result};
+use model::{ImageReference, Result};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::import;
 use crate::{
     Gateway,
     auth::Project,
@@ -44,23 +45,24 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         ("fromImage" = Option<String>, Query, description = "Reference to pull"),
         ("tag" = Option<String>, Query, description = "Tag or digest; `latest`"),
         ("platform" = Option<String>, Query, description = "`os/arch[/variant]`"),
-        ("fromSrc" = Option<String>, Query, description = "Importing is not built yet"),
+        ("fromSrc" = Option<String>, Query, description = "`-`: import the tar in the body instead"),
+        ("repo" = Option<String>, Query, description = "Name of an imported image"),
+        ("message" = Option<String>, Query, description = "For the history of an imported image"),
+        ("changes" = Option<Vec<String>>, Query, description = "Instructions of a Dockerfile, for an imported image"),
         ("X-Registry-Auth" = Option<String>, Header, description = "base64url of JSON; used for this pull only"),
     ),
     responses((status = 200, description = "Progress, one JSON object after another", content_type = "application/json"),
         (status = 404, description = "No such image upstream", body = ErrorResponse),
-        (status = 501, description = "Import", body = ErrorResponse)))]
+        (status = 501, description = "Import from an address", body = ErrorResponse)))]
 async fn create(
     State(gateway): State<Gateway>,
     Project(scope): Project,
     headers: HeaderMap,
     query: Query,
+    request: Request,
 ) -> DockerResponse {
-    if query.text("fromSrc").is_some() {
-        return Err(Error::NotImplemented(
-            "importing an image (fromSrc) is not built yet in Wharfage; see docs/compatibility.md".into(),
-        )
-        .into());
+    if query.text("fromImage").is_none() && query.text("fromSrc").is_some() {
+        return import::import(&gateway, scope, &query, request.into_body()).await;
     }
     let wanted = PullRequest {
         project: scope.project(),
@@ -74,7 +76,8 @@ async fn create(
     Ok(streamed(Body::from_stream(lines)))
 }
 
-fn streamed(body: Body) -> Response {
+/// A stream of objects.
+pub(super) fn streamed(body: Body) -> Response {
     let mut response = (StatusCode::OK, body).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -123,6 +126,8 @@ fn registry_auth(value: &HeaderValue) -> Option<RegistryAuth> {
 
 #[cfg(test)]
 mod tests {
+    use model::Error;
+
     use super::*;
 
     #[test]
