@@ -33,11 +33,11 @@ mod wait;
 mod waiting;
 
 pub(crate) use body::typed;
-pub(crate) use list::patterns;
-pub(crate) use translate::byte_size;
 pub(crate) use body::{ContainerConfig, Healthcheck, Words};
 pub(crate) use commit::{image_name, shown as image_config};
+pub(crate) use list::patterns;
 pub(crate) use sizes::Sizes;
+pub(crate) use translate::byte_size;
 
 pub(crate) use render::summary as container_summary;
 use utoipa_axum::{router::OpenApiRouter, routes};
