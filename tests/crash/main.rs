@@ -138,3 +138,50 @@ fn postgres_may_crash_and_come_back() {
     assert_numbered_without_gap(&docker, &name);
     docker.remove(&[&name]);
 }
+
+/// Directories of volumes on the first host.
+fn volumes_on_disk(suite: &Suite) -> Vec<std::path::PathBuf> {
+    let data = suite.root.join(".wharfage/host-1/volumes");
+    let projects = std::fs::read_dir(data).into_iter().flatten().flatten();
+    projects.flat_map(|p| std::fs::read_dir(p.path()).into_iter().flatten().flatten().map(|v| v.path())).collect()
+}
+
+#[test]
+fn no_volume_is_lost_or_left_behind_when_the_agent_is_killed_at_any_moment() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let kept = unique("kept");
+    let mount = format!("{kept}:/v");
+    let _ = docker.ok(&["run", "--rm", "-v", &mount, "busybox", "sh", "-c", "echo data > /v/f"]);
+    let before = volumes_on_disk(&suite).len();
+    for round in 0..5_u64 {
+        let (named, sized, name) = (unique("gone"), unique("sized"), unique("c"));
+        let _ = docker.ok(&["volume", "create", "-o", "size=16m", &sized]);
+        let mounts = [format!("{named}:/etc"), format!("{sized}:/usr"), mount.clone()];
+        let args = [
+            "run", "-d", "--name", &name, "-v", &mounts[0], "-v", &mounts[1], "-v", &mounts[2], "-v", "/anon",
+            "busybox", "sleep", "600",
+        ];
+        let creating = docker.piped(&args);
+        std::thread::sleep(Duration::from_millis(round * 40));
+        kill_9(&suite, "node-agent-1");
+        let created = creating.wait_with_output().expect("it was started");
+        wait_until_it_works(&suite);
+        if created.status.success() {
+            assert_eq!(docker.ok(&["exec", &name, "cat", "/v/f"]), "data");
+            assert_eq!(docker.ok(&["exec", &name, "sh", "-c", "grep -c root: /etc/passwd"]), "1", "half a copy");
+        }
+        let removing = docker.piped(&["rm", "-fv", &name]);
+        std::thread::sleep(Duration::from_millis(round * 15));
+        kill_9(&suite, "node-agent-1");
+        let _ = removing.wait_with_output().expect("it was started");
+        wait_until_it_works(&suite);
+        let _ = docker.run(&["rm", "-fv", &name]);
+        let _ = docker.ok(&["volume", "rm", "-f", &named, &sized]);
+    }
+    eventually("the removed ones are gone from the disk", Duration::from_secs(20), || {
+        volumes_on_disk(&suite).len() == before
+    });
+    assert_eq!(docker.ok(&["run", "--rm", "-v", &mount, "busybox", "cat", "/v/f"]), "data");
+    let _ = docker.ok(&["volume", "rm", &kept]);
+}

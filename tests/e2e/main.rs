@@ -16,3 +16,4 @@ mod platform;
 mod streams;
 mod tenancy;
 mod update;
+mod volumes;

@@ -104,3 +104,48 @@ fn a_published_port_answers_on_its_host() {
     });
     docker.remove(&[&name]);
 }
+
+#[test]
+fn a_volume_binds_its_containers_to_one_host_also_when_they_come_at_once() {
+    let suite = suite();
+    let docker = suite.docker();
+    let volume = unique("bound");
+    let mount = format!("{volume}:/v");
+    let names: Vec<String> = (0..6).map(|_| unique("bound")).collect();
+    let started: Vec<_> = names
+        .iter()
+        .map(|name| docker.piped(&["run", "-d", "--name", name, "-v", &mount, "busybox", "sleep", "600"]))
+        .collect();
+    for child in started {
+        let output = child.wait_with_output().expect("it was started");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    for name in &names {
+        let _ = docker.ok(&["exec", name, "touch", &format!("/v/{name}")]);
+    }
+    for name in &names {
+        assert_eq!(docker.ok(&["exec", name, "sh", "-c", "ls /v | wc -l"]), "6", "{name} sees another volume");
+    }
+    docker.remove(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    // Two volumes that came to different hosts cannot be used together, and the answer says so.
+    let spread: Vec<String> = (0..6).map(|_| unique("apart")).collect();
+    for name in &spread {
+        let _ = docker.ok(&["run", "-d", "--name", name, "-v", &format!("{name}:/v"), "busybox", "sleep", "600"]);
+    }
+    let mut refusals = 0;
+    for other in &spread[1..] {
+        let both = ["run", "--rm", "-v", &format!("{}:/a", spread[0]), "-v", &format!("{other}:/b"), "busybox", "true"];
+        let outcome = docker.run(&both);
+        if outcome.code != 0 {
+            let names = [spread[0].as_str(), other.as_str()];
+            let says =
+                outcome.stderr.contains("are on different hosts") && names.iter().all(|n| outcome.stderr.contains(n));
+            assert!(says, "{outcome:?}");
+            refusals += 1;
+        }
+    }
+    assert!(refusals > 0, "six containers on three hosts, and all volumes on one");
+    docker.remove(&spread.iter().map(String::as_str).collect::<Vec<_>>());
+    let volumes = [&[volume.as_str()][..], &spread.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+    let _ = docker.ok(&[&["volume", "rm"], &volumes[..]].concat());
+}
