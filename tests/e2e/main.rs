@@ -9,6 +9,7 @@ mod images;
 mod isolation;
 mod lifecycle;
 mod network;
+mod networks;
 mod openapi;
 mod options;
 mod pause;

@@ -99,6 +99,15 @@ pub struct LimitsReply {
     pub warnings: Vec<String>,
 }
 
+/// `POST {CONTAINERS}/{id}/networks`: returns, 204, when the container has the networks of its plan,
+/// which is at least as young as said here. Nothing is done to one that does not run. This way whoever
+/// changed the plan learns when and whether the host could follow.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NetworksRequest {
+    /// The host's generation in which the change is.
+    pub generation: i64,
+}
+
 /// `POST {CONTAINERS}/{id}/resize` and `POST {EXECS}/{id}/resize`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ResizeRequest {

@@ -6,7 +6,7 @@
 //! further line carries only what changed, with the generation reached. A host refuses a
 //! generation older than the one it has.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use model::{
@@ -15,6 +15,8 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::net::NetName;
 
 /// `POST`, server-authenticated TLS only: [`JoinRequest`] in, [`JoinReply`] out.
 pub const JOIN: &str = "/hosts/v1/join";
@@ -124,9 +126,9 @@ pub struct PlannedContainer {
     pub spec: ContainerSpec,
     /// The image, by digest.
     pub image: PlannedImage,
-    /// Its place on the network; `None` for `--network none`.
+    /// Its places on networks, the preferred way out first; none for `--network none`.
     #[serde(default)]
-    pub endpoint: Option<Endpoint>,
+    pub endpoints: Vec<Endpoint>,
     /// Ports published for the wanted run.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
@@ -153,10 +155,20 @@ pub struct PlannedNetwork {
     /// Subnet, unique in the fleet.
     #[schema(value_type = String)]
     pub subnet: Ipv4Net,
+    /// The gateway's address, the same on every host; the first of the subnet if absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub gateway: Option<Ipv4Addr>,
+    /// It leads nowhere but to itself.
+    #[serde(default)]
+    pub internal: bool,
     /// Addresses of the other hosts that have endpoints on it.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub peers: Vec<IpAddr>,
+    /// Who answers to which name on it, on all hosts; `None` where names are not served.
+    #[serde(default)]
+    pub names: Option<Vec<NetName>>,
 }
 
 /// What a host has to say.

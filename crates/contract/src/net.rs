@@ -32,25 +32,46 @@ pub struct NetPlan {
 pub struct NetNetwork {
     /// Id (the map's key too).
     pub id: NetworkId,
-    /// Segment number: bridge `wb<vni>`, tunnel `wx<vni>`, VXLAN VNI.
+    /// Segment number: bridge `wb<vni>` (`wbi<vni>` if internal), tunnel `wx<vni>`, VXLAN VNI.
     pub vni: u32,
-    /// Subnet. The first address is the gateway, on the bridge of every host.
+    /// Subnet.
     #[schema(value_type = String)]
     pub subnet: Ipv4Net,
+    /// The gateway's address, on the bridge of every host; the first of the subnet if absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub gateway: Option<Ipv4Addr>,
+    /// It leads nowhere: no way out of it, and no published port into it.
+    #[serde(default)]
+    pub internal: bool,
     /// Other hosts on this network: the tunnel's flood list.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub peers: Vec<IpAddr>,
+    /// Who answers to which name on it, on every host. `None`: names are not served on it.
+    #[serde(default)]
+    pub names: Option<Vec<NetName>>,
 }
 
-/// One container's sandbox: a network namespace with `lo` and, if on a network, `eth0`.
+/// A name on a network. One name may have several addresses, one address several names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetName {
+    /// In lower case, without a dot at its end.
+    pub name: String,
+    /// Who answers to it.
+    #[schema(value_type = String)]
+    pub ip: Ipv4Addr,
+}
+
+/// One container's sandbox: a network namespace with `lo` and a link for each attachment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NetEndpoint {
     /// Container (the map's key too).
     pub container: ContainerId,
-    /// Network and address; `None` makes a namespace with `lo` alone.
+    /// Networks and addresses; none makes a namespace with `lo` alone. The first one that leads
+    /// outside is the default route, and where published ports arrive.
     #[serde(default)]
-    pub attachment: Option<NetAttachment>,
+    pub attachments: Vec<NetAttachment>,
     /// Ports published now.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
@@ -59,6 +80,21 @@ pub struct NetEndpoint {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub owner: Option<PathBuf>,
+    /// Where its questions for other names go, if a network of it serves names.
+    #[serde(default)]
+    pub resolvers: Vec<NetResolver>,
+}
+
+/// A name server that is asked what no network of the container knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetResolver {
+    /// Its address, port 53.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// It is the host's own and asked from the host. Otherwise it is the tenant's choice, and asked
+    /// from inside the sandbox, where the firewall has its say.
+    #[serde(default)]
+    pub from_host: bool,
 }
 
 /// Where an endpoint is attached.
@@ -69,6 +105,9 @@ pub struct NetAttachment {
     /// Address; the MAC is derived from it.
     #[schema(value_type = String)]
     pub ip: Ipv4Addr,
+    /// Number of the link: `eth<n>`.
+    #[serde(default)]
+    pub interface: u8,
 }
 
 /// A change to the plan, applied as one.

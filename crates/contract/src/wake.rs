@@ -12,6 +12,8 @@ pub enum Topic {
     Unplaced,
     /// What is wanted of a host changed.
     Host(HostId),
+    /// Who is on some network, or answers to a name there, changed.
+    Networks,
     /// What a container is doing changed.
     Container(ContainerId),
     /// An event was added to a project's history.
@@ -22,6 +24,7 @@ impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unplaced => f.write_str("unplaced"),
+            Self::Networks => f.write_str("networks"),
             Self::Host(id) => write!(f, "host:{id}"),
             Self::Container(id) => write!(f, "container:{id}"),
             Self::Project(id) => write!(f, "project:{id}"),

@@ -31,7 +31,7 @@ pub use host::{HostCapacity, HostCondition, HostState};
 pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, TenantId, TokenId, VolumeId};
 pub use image::{ImageConfig, LayerDescriptor, LayerEncoding};
 pub use name::{ContainerName, Slug, VolumeName};
-pub use network::{Endpoint, MacAddress, PortBinding, PortProtocol, PublishedPort};
+pub use network::{Endpoint, MacAddress, NETWORKS_PER_CONTAINER, PortBinding, PortProtocol, PublishedPort};
 pub use quantity::{MemoryBytes, NanoCpus};
 pub use reference::{DEFAULT_REGISTRY, ImageReference};
 pub use resources::{Resources, Ulimit};

@@ -37,10 +37,16 @@ impl fmt::Display for MacAddress {
 pub struct Endpoint {
     /// The network.
     pub network: NetworkId,
-    /// Its address there, held from create to removal.
+    /// Its address there, held from create (or connect) to removal (or disconnect).
     #[schema(value_type = String)]
     pub ip: Ipv4Addr,
+    /// Number of its link inside the container: `eth<n>`.
+    #[serde(default)]
+    pub interface: u8,
 }
+
+/// Networks one container may be on.
+pub const NETWORKS_PER_CONTAINER: u8 = 32;
 
 /// Transport of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]

@@ -17,6 +17,7 @@ use model::{
     ContainerId, ContainerName, ContainerSpec, Desired, Digest, Error, HostId, NetworkId, Observed, PublishedPort,
     Result,
 };
+use serde::Deserialize;
 use time::OffsetDateTime;
 
 pub use change::{ChangedLimits, NewContainer};
@@ -43,8 +44,8 @@ pub struct ContainerRecord {
     pub host: Option<HostAddress>,
     /// How far it got.
     pub observed: Observed,
-    /// Its place on a network.
-    pub endpoint: Option<EndpointRecord>,
+    /// Its places on networks, the preferred way out first.
+    pub endpoints: Vec<EndpointRecord>,
     /// Ports published now.
     pub ports: Vec<PublishedPort>,
     /// When nothing of it was left.
@@ -65,16 +66,32 @@ pub struct HostAddress {
 }
 
 /// An endpoint with what is shown of its network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct EndpointRecord {
     /// The network.
     pub network: NetworkId,
     /// Its name.
     pub network_name: String,
-    /// Its subnet; the first address is the gateway.
+    /// Its driver.
+    pub driver: String,
+    /// Its subnet.
     pub subnet: Ipv4Net,
+    /// Its gateway.
+    pub gateway: Ipv4Addr,
+    /// It leads nowhere.
+    pub internal: bool,
+    /// Names are served on it: it is not the project's own bridge.
+    pub named: bool,
     /// The container's address.
     pub ip: Ipv4Addr,
+    /// Number of the link in the container.
+    pub interface: u8,
+    /// Other names of the container there.
+    pub aliases: Vec<String>,
+    /// The user chose the address.
+    pub fixed_ip: bool,
+    /// Preference of its way out.
+    pub gw_priority: i32,
 }
 
 /// What somebody who waits for a container looks at again and again; no spec in it.

@@ -5,7 +5,10 @@
 //! the later reads; whatever is newer may be seen too, and is then sent again. Nothing is missed,
 //! and no transaction is needed.
 
-use contract::host::{HostDelta, PlannedContainer, PlannedImage, PlannedNetwork, PlannedVolume};
+use contract::{
+    host::{HostDelta, PlannedContainer, PlannedImage, PlannedNetwork, PlannedVolume},
+    net::NetName,
+};
 use model::{ContainerSpec, Desired, Endpoint, Error, HostId, LayerDescriptor, ProjectId, PublishedPort, Result};
 use sqlx::types::Json;
 
@@ -59,7 +62,10 @@ impl Store {
             r#"SELECT c.id, c.project_id, o.uid_base, c.name, c.desired_state, c.run, c.stop_signal, c.stop_timeout_s, c.image_id,
                    (c.spec - 'shown') AS "spec!: Json<ContainerSpec>",
                    i.layers AS "layers?: Json<Vec<LayerDescriptor>>",
-                   e.network_id AS "network_id?", host(e.ip) AS "ip?",
+                   (SELECT coalesce(jsonb_agg(jsonb_build_object('network', e.network_id, 'ip', host(e.ip), 'interface', e.interface)
+                           ORDER BY e.gw_priority DESC, n.name), '[]')
+                    FROM endpoints e JOIN networks n ON n.id = e.network_id WHERE e.container_id = c.id)
+                   AS "endpoints!: Json<Vec<Endpoint>>",
                    (SELECT coalesce(jsonb_agg(jsonb_build_object('container_port', p.container_port,
                            'protocol', p.protocol, 'host_ip', host(p.host_ip), 'host_port', p.host_port)
                            ORDER BY p.container_port, p.protocol, p.host_port), '[]')
@@ -68,7 +74,6 @@ impl Store {
                FROM containers c
                JOIN projects o ON o.id = c.project_id
                LEFT JOIN images i ON i.project_id = c.project_id AND i.id = c.image_id
-               LEFT JOIN endpoints e ON e.container_id = c.id
                WHERE c.host_id = $1 AND c.host_generation > $2 AND c.removed_at IS NULL
                ORDER BY c.host_generation, c.id"#,
             host.0,
@@ -79,10 +84,6 @@ impl Store {
         .map_err(store_error)?;
         rows.into_iter()
             .map(|row| {
-                let endpoint = match (row.network_id, row.ip) {
-                    (Some(network), Some(ip)) => Some(Endpoint { network: parsed(&network)?, ip: parsed(&ip)? }),
-                    _ => None,
-                };
                 Ok(PlannedContainer {
                     id: parsed(&row.id)?,
                     project: ProjectId(row.project_id),
@@ -95,7 +96,7 @@ impl Store {
                         id: parsed(&row.image_id)?,
                         layers: row.layers.map(|l| l.0).unwrap_or_default(),
                     },
-                    endpoint,
+                    endpoints: row.endpoints.0,
                     ports: row.ports.0,
                 })
             })
@@ -108,14 +109,24 @@ impl Store {
         after: i64,
         containers: &[PlannedContainer],
     ) -> Result<Vec<PlannedNetwork>> {
-        let needed = containers.iter().filter_map(|container| container.endpoint.as_ref());
+        let needed = containers.iter().flat_map(|container| &container.endpoints);
         let needed: Vec<String> = needed.map(|endpoint| endpoint.network.as_str().to_owned()).collect();
         let rows = sqlx::query!(
-            r#"SELECT n.id, n.project_id, n.vni, n.subnet::text AS "subnet!",
+            r#"SELECT n.id, n.project_id, n.vni, n.subnet::text AS "subnet!", host(n.gateway) AS "gateway!", n.internal,
+                   CASE WHEN n.named THEN
+                       (SELECT coalesce(jsonb_agg(jsonb_build_object('name', lower(answers.name), 'ip', host(e.ip))
+                               ORDER BY answers.name, e.ip), '[]')
+                        FROM endpoints e JOIN containers c ON c.id = e.container_id, LATERAL (
+                            SELECT c.name UNION SELECT left(c.id, 12) UNION SELECT unnest(e.aliases)
+                            UNION SELECT c.spec->>'hostname' WHERE c.spec->>'hostname' <> '') AS answers (name)
+                        WHERE e.network_id = n.id
+                            AND container_is_named(c.desired_state, c.run, c.observed_run, c.observed_phase))
+                   END AS "names: Json<Vec<NetName>>",
                    ARRAY(SELECT host(h.address) FROM network_hosts o JOIN hosts h ON h.id = o.host_id
                          WHERE o.network_id = n.id AND o.host_id <> $1 ORDER BY h.address) AS "peers!: Vec<String>"
-               FROM network_hosts m JOIN networks n ON n.id = m.network_id
-               WHERE m.host_id = $1 AND (m.generation > $2 OR n.id = ANY($3)) ORDER BY n.id"#,
+               FROM networks n LEFT JOIN network_hosts m ON m.network_id = n.id AND m.host_id = $1
+               -- A container that was connected just now may be ahead of `network_hosts`.
+               WHERE m.generation > $2 OR n.id = ANY($3) ORDER BY n.id"#,
             host.0,
             after,
             &needed,
@@ -130,6 +141,9 @@ impl Store {
                     project: ProjectId(row.project_id),
                     vni: number(row.vni)?,
                     subnet: parsed(&row.subnet)?,
+                    gateway: Some(parsed(&row.gateway)?),
+                    internal: row.internal,
+                    names: row.names.map(|names| names.0),
                     peers: row.peers.iter().map(|address| parsed(address)).collect::<Result<_>>()?,
                 })
             })

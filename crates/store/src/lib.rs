@@ -34,13 +34,13 @@ mod transaction;
 mod volumes;
 
 pub use containers::{ChangedLimits, ContainerProgress, ContainerRecord, EndpointRecord, HostAddress, NewContainer};
-pub use endpoints::DEFAULT_NETWORK;
+pub use endpoints::{DEFAULT_NETWORK, NewEndpoint};
 pub use error::{on_constraint, store_error};
 pub use execs::ExecRecord;
 pub use hosts::{HostRecord, JoiningHost, condition};
 pub use image_changes::{PulledImage, StoredImage};
 pub use images::{ImageRow, ImageUse};
-pub use networks::{NetworkMember, NetworkRecord};
+pub use networks::{ChosenSubnet, NETWORKS_PER_PROJECT, NetworkMember, NetworkRecord, NewNetwork};
 pub use plan::{Applied, PLANNED_AT_ONCE};
 pub use projects::{NewProject, Project};
 pub use purge::{EVENTS_KEPT, Purged, REMOVED_KEPT};

@@ -36,6 +36,38 @@ pub(crate) async fn touch_networks(connection: &mut PgConnection, networks: &[St
 }
 
 impl Store {
+    /// Tells every host of the networks that changed: who is on them, and what names they answer to.
+    /// Hosts that are new to one are noted. Returns the hosts that have something to hear.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn spread_network_changes(&self) -> Result<BTreeSet<HostId>> {
+        let any = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM network_changes) AS "any!""#);
+        if !any.fetch_one(self.pool()).await.map_err(store_error)? {
+            return Ok(BTreeSet::new());
+        }
+        let mut tx = self.service_tx().await?;
+        lock_epoch(tx.connection()).await?;
+        let changed = sqlx::query_scalar!("DELETE FROM network_changes RETURNING network_id")
+            .fetch_all(tx.connection())
+            .await
+            .map_err(store_error)?;
+        let changed: Vec<String> = changed.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        sqlx::query!(
+            "INSERT INTO network_hosts (network_id, host_id)
+             SELECT DISTINCT e.network_id, c.host_id FROM endpoints e JOIN containers c ON c.id = e.container_id
+             WHERE e.network_id = ANY($1) AND c.host_id IS NOT NULL AND c.removed_at IS NULL
+             ON CONFLICT DO NOTHING",
+            &changed
+        )
+        .execute(tx.connection())
+        .await
+        .map_err(store_error)?;
+        let touched = touch_networks(tx.connection(), &changed).await?;
+        tx.commit().await?;
+        Ok(touched)
+    }
+
     /// Forgets hosts that have nothing left on a network, and tells the others. Returns them.
     ///
     /// # Errors

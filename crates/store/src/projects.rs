@@ -6,10 +6,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::{DEFAULT_NETWORK, OperatorTx, Page, ProjectTx, on_constraint, store_error, stored::parsed};
-
-/// How often creation tries again when another one took the same network number meanwhile.
-const NETWORK_TRIES: usize = 64;
+use crate::{
+    DEFAULT_NETWORK, OperatorTx, Page, ProjectTx, networks::NUMBER_TRIES, on_constraint, store_error, stored::parsed,
+};
 
 /// A project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -64,27 +63,20 @@ impl OperatorTx {
     /// Takes the lowest number that no network has. Another creation may take it first; then the
     /// insert waits for that one, does nothing, and the next look sees what it took.
     async fn create_default_network(&mut self, project: ProjectId, network: &NetworkId) -> Result<()> {
-        for _ in 0..NETWORK_TRIES {
-            let slot = sqlx::query_scalar!(
-                r#"SELECT slot AS "slot!" FROM network_pool p,
-                       LATERAL generate_series(1, (1 << (p.prefix - masklen(p.base)))) AS slot
-                   WHERE NOT EXISTS (SELECT FROM networks n WHERE n.vni = slot)
-                   ORDER BY slot LIMIT 1"#
-            )
-            .fetch_optional(self.connection())
-            .await
-            .map_err(store_error)?
-            .ok_or_else(|| Error::LimitExceeded("the platform's pool of networks is used up".into()))?;
+        for _ in 0..NUMBER_TRIES {
+            let slot = sqlx::query!(r#"SELECT vni AS "vni!", subnet::text AS "subnet!" FROM free_network_slot()"#)
+                .fetch_optional(self.connection())
+                .await
+                .map_err(store_error)?
+                .ok_or_else(|| Error::LimitExceeded("the platform's pool of networks is used up".into()))?;
             let made = sqlx::query!(
-                "INSERT INTO networks (id, project_id, name, vni, subnet)
-                 SELECT $1, $2, $3, $4,
-                     set_masklen(host(base)::inet + (($4::integer - 1)::bigint << (32 - prefix)), prefix)::cidr
-                 FROM network_pool
+                "INSERT INTO networks (id, project_id, name, vni, subnet) VALUES ($1, $2, $3, $4, $5::text::cidr)
                  ON CONFLICT DO NOTHING",
                 network.as_str(),
                 project.0,
                 DEFAULT_NETWORK,
-                slot
+                slot.vni,
+                slot.subnet,
             )
             .execute(self.connection())
             .await

@@ -8,6 +8,7 @@ use model::{
     ContainerId, ContainerName, Desired, EventKind, Exit, HealthStatus, NetworkId, Observed, Phase, Progress,
     RestartPolicy, VolumeMount, VolumeName,
 };
+use serde::Deserialize;
 use time::OffsetDateTime;
 
 /// A container as it was known before the report.
@@ -24,12 +25,20 @@ pub(crate) struct Before {
     pub(crate) paused: bool,
     pub(crate) oom_kills: u32,
     pub(crate) health: Option<HealthStatus>,
-    /// Its network and what that is called.
-    pub(crate) network: Option<(NetworkId, String)>,
+    /// Its networks.
+    pub(crate) networks: Vec<OnNetwork>,
     /// Its volumes.
     pub(crate) volumes: Vec<VolumeMount>,
     /// It goes when it has ended, with the volumes that were made for it.
     pub(crate) auto_remove: bool,
+}
+
+/// A network a container is on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct OnNetwork {
+    pub(crate) id: NetworkId,
+    pub(crate) name: String,
+    pub(crate) driver: String,
 }
 
 /// An event without its place in the history.
@@ -56,7 +65,7 @@ pub(crate) fn history(before: &Before, now: &Observed) -> Vec<Told> {
     let has_started = now.started_at.is_some() && matches!(is.phase, Phase::Running | Phase::Exited);
     if has_started && !(same_attempt && was.phase >= Phase::Running) && !failed_to_start(now) {
         told.extend(before.volumes.iter().map(|mount| volume_mounted(before, mount)));
-        told.extend(network_event(before, "connect"));
+        told.extend(network_events(before, "connect"));
         told.push(container_event(before, "start", []));
     }
     if is.phase == Phase::Running {
@@ -114,7 +123,7 @@ fn failed_to_start(now: &Observed) -> bool {
 }
 
 fn ended(before: &Before, exit: &Exit, started_at: Option<OffsetDateTime>) -> Vec<Told> {
-    let mut told: Vec<Told> = network_event(before, "disconnect").into_iter().collect();
+    let mut told: Vec<Told> = network_events(before, "disconnect").collect();
     if started_at.is_some() {
         told.extend(before.volumes.iter().map(|mount| volume_unmounted(before, mount)));
     }
@@ -162,14 +171,16 @@ pub(crate) fn volume_event<const N: usize>(name: &VolumeName, action: &'static s
     Told { kind: EventKind::Volume, action: action.into(), actor: name.to_string(), attributes }
 }
 
-fn network_event(before: &Before, action: &'static str) -> Option<Told> {
-    let (network, name) = before.network.as_ref()?;
-    let attributes = BTreeMap::from([
-        ("container".to_owned(), before.id.as_str().to_owned()),
-        ("name".to_owned(), name.clone()),
-        ("type".to_owned(), "bridge".to_owned()),
-    ]);
-    Some(Told { kind: EventKind::Network, action: action.into(), actor: network.as_str().to_owned(), attributes })
+fn network_events(before: &Before, action: &'static str) -> impl Iterator<Item = Told> {
+    before.networks.iter().map(move |network| {
+        let attributes = BTreeMap::from([
+            ("container".to_owned(), before.id.as_str().to_owned()),
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.clone()),
+        ]);
+        let actor = network.id.as_str().to_owned();
+        Told { kind: EventKind::Network, action: action.into(), actor, attributes }
+    })
 }
 
 #[cfg(test)]
@@ -194,7 +205,7 @@ mod tests {
             paused: false,
             oom_kills: 0,
             health: None,
-            network: None,
+            networks: Vec::new(),
             volumes: Vec::new(),
             auto_remove: false,
         }
@@ -250,7 +261,8 @@ mod tests {
     #[test]
     fn oom_is_told_before_the_death_and_networks_around_the_run() {
         let mut start = before(1, 0, Phase::Starting);
-        start.network = Some((NetworkId::from_bytes([2; 32]), "bridge".into()));
+        start.networks =
+            vec![OnNetwork { id: NetworkId::from_bytes([2; 32]), name: "bridge".into(), driver: "bridge".into() }];
         let mut killed = now(1, 0, Phase::Exited);
         killed.exit = killed.exit.map(|exit| Exit { oom_killed: true, ..exit });
         assert_eq!(actions(&start, &killed), ["connect", "start", "disconnect", "oom", "die"]);

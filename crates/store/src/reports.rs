@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     Store,
     hosts::note_seen,
-    report_history::{Before, Told, history, run_is_over, volume_event},
+    report_history::{Before, OnNetwork, Told, history, run_is_over, volume_event},
     store_error,
     stored::{number, parsed},
     volumes::{lock_volumes, remove_unused_volumes},
@@ -135,10 +135,10 @@ async fn lock_containers(
                c.spec->'restart' AS "restart: Json<RestartPolicy>",
                coalesce(c.spec->'volumes', '[]') AS "volumes!: Json<Vec<VolumeMount>>",
                coalesce((c.spec->>'auto_remove')::boolean, false) AS "auto_remove!",
-               e.network_id AS "network_id?", n.name AS "network_name?"
+               (SELECT coalesce(jsonb_agg(jsonb_build_object('id', n.id, 'name', n.name, 'driver', n.driver) ORDER BY n.name), '[]')
+                FROM endpoints e JOIN networks n ON n.id = e.network_id WHERE e.container_id = c.id)
+               AS "networks!: Json<Vec<OnNetwork>>"
            FROM containers c
-           LEFT JOIN endpoints e ON e.container_id = c.id
-           LEFT JOIN networks n ON n.id = e.network_id
            WHERE c.id = ANY($1) AND c.host_id = $2 AND c.removed_at IS NULL
            ORDER BY c.id FOR UPDATE OF c"#,
         &ids,
@@ -173,10 +173,7 @@ async fn lock_containers(
                 paused: row.paused,
                 oom_kills: number(row.oom_kills)?,
                 health: row.health_status.as_deref().and_then(health_status),
-                network: match (row.network_id, row.network_name) {
-                    (Some(id), Some(name)) => Some((parsed(&id)?, name)),
-                    _ => None,
-                },
+                networks: row.networks.0,
                 volumes: row.volumes.0,
                 auto_remove: row.auto_remove,
             };

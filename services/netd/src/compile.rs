@@ -20,7 +20,10 @@ use ipnet::{IpNet, Ipv4Net};
 use model::{ContainerId, MacAddress};
 
 pub use firewall::{Firewall, PortChange};
-pub use names::{BRIDGE_PREFIX, GATEWAY_MAC_PREFIX, LINK_MARK, TUNNEL_PREFIX, VETH_PREFIX, veth_name};
+pub use names::{
+    BRIDGE_PREFIX, GATEWAY_MAC_PREFIX, INTERNAL_BRIDGE_PREFIX, LINK_MARK, TUNNEL_PREFIX, VETH_PREFIX, bridge_name,
+    veth_name,
+};
 pub use ports::{PortKey, PortTarget};
 
 /// What the host itself is. Probed or configured once, when netd starts.
@@ -34,6 +37,8 @@ pub struct HostConfig {
     pub protected: Vec<IpNet>,
     /// MTU of the device that carries `address`.
     pub underlay_mtu: u32,
+    /// Where the host itself reaches others, the way to everywhere apart: no network may take any of it.
+    pub routed: Vec<Ipv4Net>,
 }
 
 /// Everything the kernel shall have.
@@ -55,8 +60,10 @@ pub struct Desired {
 /// A network's bridge. Holds the gateway address on every host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bridge {
-    /// Names it: `wb<vni>`.
+    /// Names it: `wb<vni>`, or `wbi<vni>`.
     pub vni: u32,
+    /// It leads nowhere; its name says so to the firewall.
+    pub internal: bool,
     /// Gateway address with the subnet's prefix length.
     pub gateway: Ipv4Net,
     /// The same on every host, so that a container's neighbour entry for the gateway holds anywhere.
@@ -70,6 +77,8 @@ pub struct Bridge {
 pub struct Tunnel {
     /// Names it `wx<vni>`, and is the VXLAN network identifier.
     pub vni: u32,
+    /// Of its bridge.
+    pub internal: bool,
     /// This host's address.
     pub local: IpAddr,
     /// UDP port on every host.
@@ -87,20 +96,24 @@ pub struct Sandbox {
     pub container: ContainerId,
     /// The user namespace that shall own it.
     pub owner: Option<PathBuf>,
-    /// `eth0`; `None` leaves `lo` alone.
-    pub veth: Option<Veth>,
+    /// Its links by number: `eth<n>`. None leaves `lo` alone.
+    pub veths: BTreeMap<u8, Veth>,
 }
 
-/// The pair that joins a sandbox to its bridge.
+/// The pair that joins a sandbox to a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Veth {
     /// Whose bridge.
     pub vni: u32,
-    /// Address of `eth0` with the subnet's prefix length.
+    /// The bridge leads nowhere.
+    pub internal: bool,
+    /// Address inside with the subnet's prefix length.
     pub address: Ipv4Net,
-    /// Default route.
+    /// The bridge's own address.
     pub gateway: Ipv4Addr,
-    /// MAC of `eth0`.
+    /// The default route is by `gateway`: true for one link at most.
+    pub default_route: bool,
+    /// MAC inside.
     pub mac: MacAddress,
     /// Of both ends.
     pub mtu: u32,
@@ -110,7 +123,15 @@ impl Bridge {
     /// The link's name.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{BRIDGE_PREFIX}{}", self.vni)
+        bridge_name(self.vni, self.internal)
+    }
+}
+
+impl Sandbox {
+    /// The link of the default route: published ports arrive there.
+    #[must_use]
+    pub fn way_out(&self) -> Option<&Veth> {
+        self.veths.values().find(|veth| veth.default_route)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use ipnet::Ipv4Net;
 use model::{ContainerId, MacAddress};
 
-use crate::compile::{Bridge, Desired, Firewall, Sandbox, Tunnel};
+use crate::compile::{Bridge, Desired, Firewall, Sandbox, Tunnel, Veth};
 
 /// What the kernel has of ours, as last looked at and changed by our own hand since.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Observed {
 /// A bridge as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenBridge {
+    /// It has the name of one that leads nowhere.
+    pub internal: bool,
     /// Its MAC.
     pub mac: Option<MacAddress>,
     /// Its MTU.
@@ -60,8 +62,8 @@ pub struct SeenTunnel {
 pub struct SeenSandbox {
     /// Its namespace is mounted.
     pub netns: bool,
-    /// The host's end of its pair.
-    pub veth: Option<SeenVeth>,
+    /// The host's ends of its pairs, by the number of the link inside.
+    pub veths: BTreeMap<u8, SeenVeth>,
 }
 
 /// The host's end of a complete pair.
@@ -71,6 +73,8 @@ pub struct SeenVeth {
     pub vni: Option<u32>,
     /// The address of the other end, as written in the alias.
     pub address: Ipv4Addr,
+    /// The default route is by this link, as written in the alias.
+    pub default_route: bool,
     /// Its MTU, and the other end's.
     pub mtu: u32,
 }
@@ -91,16 +95,29 @@ pub enum Op {
     Tunnel(Tunnel),
     /// Make a sandbox, complete. There is nothing of it.
     Sandbox(Sandbox),
-    /// Set the MTU of both ends of a sandbox's pair.
+    /// Remove a link of a sandbox.
+    RemoveLink(ContainerId, u8),
+    /// Make a link of a sandbox that is there, instead of what there may be of it.
+    Link(ContainerId, u8, Veth),
+    /// Set the default route of a sandbox whose links are there.
+    Route(Sandbox),
+    /// Set the MTU of both ends of a sandbox's pairs.
     Mtu(Sandbox),
-    /// Put a sandbox back on its network. Its namespace stays: somebody may live in it.
-    Rejoin(Sandbox),
+    /// Put a link that lost its bridge back on it.
+    Rejoin(ContainerId, u8, Veth),
     /// Remove a sandbox and whatever remains of it.
     RemoveSandbox(ContainerId),
     /// Remove a tunnel.
     RemoveTunnel(u32),
     /// Remove a bridge.
-    RemoveBridge(u32),
+    RemoveBridge {
+        /// Which.
+        vni: u32,
+        /// It has the name of one that leads nowhere.
+        internal: bool,
+        /// It has the number or addresses of one that shall be.
+        in_the_way: bool,
+    },
     /// Remove a half-made link.
     RemoveStray(String),
 }
@@ -108,7 +125,7 @@ pub enum Op {
 /// What to do, in a safe order.
 #[must_use]
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
-    let mut ops = Vec::new();
+    let mut ops: Vec<Op> = bridges_gone(desired, observed, true).collect();
     ops.extend(desired.bridges.values().filter(|b| !bridge_is(observed, b)).cloned().map(Op::Bridge));
     if observed.firewall.as_ref() != Some(&desired.firewall) {
         ops.push(Op::Firewall { before: observed.firewall.clone(), after: desired.firewall.clone() });
@@ -130,12 +147,10 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
     ops.extend(observed.sandboxes.keys().filter(gone).cloned().map(Op::RemoveSandbox));
     let mut make = Vec::new();
     for sandbox in desired.sandboxes.values() {
-        match step(sandbox, observed.sandboxes.get(&sandbox.container)) {
-            Step::None => {}
-            Step::Mtu => make.push(Op::Mtu(sandbox.clone())),
-            Step::Rejoin => make.push(Op::Rejoin(sandbox.clone())),
-            Step::Make => make.push(Op::Sandbox(sandbox.clone())),
-            Step::Remake => {
+        match observed.sandboxes.get(&sandbox.container) {
+            None => make.push(Op::Sandbox(sandbox.clone())),
+            Some(seen) if seen.netns => change(sandbox, seen, &mut ops, &mut make),
+            Some(_) => {
                 ops.push(Op::RemoveSandbox(sandbox.container.clone()));
                 make.push(Op::Sandbox(sandbox.clone()));
             }
@@ -144,9 +159,26 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
     ops.append(&mut make);
     let unwanted = |vni: &&u32| !desired.tunnels.contains_key(*vni);
     ops.extend(observed.tunnels.keys().filter(unwanted).copied().map(Op::RemoveTunnel));
-    let unwanted = |vni: &&u32| !desired.bridges.contains_key(*vni);
-    ops.extend(observed.bridges.keys().filter(unwanted).copied().map(Op::RemoveBridge));
+    ops.extend(bridges_gone(desired, observed, false));
     ops
+}
+
+/// Bridges that go; those `in_the_way` go before any is made.
+fn bridges_gone(desired: &Desired, observed: &Observed, in_the_way: bool) -> impl Iterator<Item = Op> {
+    let gone = observed.bridges.iter().filter_map(move |(vni, seen)| {
+        let internal = seen.internal;
+        let is_in_the_way = match desired.bridges.get(vni) {
+            Some(wanted) if wanted.internal == internal => return None,
+            Some(_) => true,
+            None => seen.addresses.iter().any(|held| desired.bridges.values().any(|b| overlap(held, &b.gateway))),
+        };
+        (is_in_the_way == in_the_way).then_some(Op::RemoveBridge { vni: *vni, internal, in_the_way })
+    });
+    gone.collect::<Vec<_>>().into_iter()
+}
+
+fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
 }
 
 fn bridge_is(observed: &Observed, bridge: &Bridge) -> bool {
@@ -157,25 +189,46 @@ fn tunnel_is(seen: &SeenTunnel, tunnel: &Tunnel) -> bool {
     *seen == SeenTunnel::of(tunnel)
 }
 
-/// What one sandbox needs.
-enum Step {
-    None,
-    Mtu,
-    Rejoin,
-    Make,
-    Remake,
+/// What a sandbox that is there needs. Its processes go on meanwhile: links come and go one by one.
+fn change(sandbox: &Sandbox, seen: &SeenSandbox, first: &mut Vec<Op>, then: &mut Vec<Op>) {
+    let container = &sandbox.container;
+    let gone = seen.veths.keys().filter(|number| !sandbox.veths.contains_key(number));
+    first.extend(gone.map(|number| Op::RemoveLink(container.clone(), *number)));
+    let (mut mtu, mut route) = (false, false);
+    for (number, wanted) in &sandbox.veths {
+        let want = SeenVeth::of(wanted);
+        match seen.veths.get(number) {
+            Some(is) if (is.vni, is.address) == (want.vni, want.address) => {
+                mtu |= is.mtu != want.mtu;
+                route |= is.default_route != want.default_route;
+            }
+            // Its bridge was deleted.
+            Some(is) if is.vni.is_none() && is.address == want.address => {
+                mtu |= is.mtu != want.mtu;
+                route |= is.default_route != want.default_route;
+                then.push(Op::Rejoin(container.clone(), *number, *wanted));
+            }
+            is => {
+                // Its address may be somebody else's next.
+                first.extend(is.map(|_| Op::RemoveLink(container.clone(), *number)));
+                then.push(Op::Link(container.clone(), *number, *wanted));
+            }
+        }
+    }
+    if route {
+        then.push(Op::Route(sandbox.clone()));
+    }
+    if mtu {
+        then.push(Op::Mtu(sandbox.clone()));
+    }
 }
 
-fn step(sandbox: &Sandbox, seen: Option<&SeenSandbox>) -> Step {
-    let Some(seen) = seen else { return Step::Make };
-    let want = SeenSandbox::of(sandbox);
-    match (seen.veth, want.veth) {
-        _ if *seen == want => Step::None,
-        (Some(is), Some(wanted)) if seen.netns && (SeenVeth { mtu: wanted.mtu, ..is }) == wanted => Step::Mtu,
-        // Its bridge was deleted, or its pair was.
-        (Some(is), Some(wanted)) if seen.netns && is.address == wanted.address && is.vni.is_none() => Step::Rejoin,
-        (None, Some(_)) if seen.netns => Step::Rejoin,
-        _ => Step::Remake,
+impl SeenVeth {
+    /// A pair as it is right after it was made.
+    #[must_use]
+    pub fn of(veth: &Veth) -> Self {
+        let Veth { vni, address, default_route, mtu, .. } = *veth;
+        Self { vni: Some(vni), address: address.addr(), default_route, mtu }
     }
 }
 
@@ -183,7 +236,13 @@ impl SeenBridge {
     /// A bridge as it is right after it was made.
     #[must_use]
     pub fn of(bridge: &Bridge) -> Self {
-        Self { mac: Some(bridge.mac), mtu: bridge.mtu, addresses: BTreeSet::from([bridge.gateway]), complete: true }
+        Self {
+            internal: bridge.internal,
+            mac: Some(bridge.mac),
+            mtu: bridge.mtu,
+            addresses: BTreeSet::from([bridge.gateway]),
+            complete: true,
+        }
     }
 }
 
@@ -191,7 +250,7 @@ impl SeenTunnel {
     /// A tunnel as it is right after it was made.
     #[must_use]
     pub fn of(tunnel: &Tunnel) -> Self {
-        let Tunnel { vni: _, local, port, mtu, peers } = tunnel.clone();
+        let Tunnel { vni: _, internal: _, local, port, mtu, peers } = tunnel.clone();
         Self { local: Some(local), port, mtu, peers, complete: true }
     }
 }
@@ -200,8 +259,7 @@ impl SeenSandbox {
     /// A sandbox as it is right after it was made.
     #[must_use]
     pub fn of(sandbox: &Sandbox) -> Self {
-        let veth = sandbox.veth.map(|v| SeenVeth { vni: Some(v.vni), address: v.address.addr(), mtu: v.mtu });
-        Self { netns: true, veth }
+        Self { netns: true, veths: sandbox.veths.iter().map(|(number, veth)| (*number, SeenVeth::of(veth))).collect() }
     }
 }
 
@@ -214,9 +272,15 @@ impl Op {
             | Self::Firewall { .. }
             | Self::Tunnel(_)
             | Self::Sandbox(_)
-            | Self::Mtu(_)
-            | Self::Rejoin(_) => true,
-            Self::RemoveSandbox(_) | Self::RemoveTunnel(_) | Self::RemoveBridge(_) | Self::RemoveStray(_) => false,
+            | Self::Link(..)
+            | Self::Rejoin(..)
+            | Self::Route(_)
+            | Self::Mtu(_) => true,
+            Self::RemoveSandbox(_)
+            | Self::RemoveLink(..)
+            | Self::RemoveTunnel(_)
+            | Self::RemoveBridge { .. }
+            | Self::RemoveStray(_) => false,
         }
     }
 
@@ -225,13 +289,17 @@ impl Op {
     #[must_use]
     pub fn can_wait(&self, desired: &Desired) -> bool {
         match self {
-            Self::RemoveTunnel(vni) | Self::RemoveBridge(vni) => !desired.bridges.contains_key(vni),
+            Self::RemoveTunnel(vni) => !desired.bridges.contains_key(vni),
+            Self::RemoveBridge { in_the_way, .. } => !in_the_way,
             Self::Bridge(_)
             | Self::Firewall { .. }
             | Self::Tunnel(_)
             | Self::Sandbox(_)
+            | Self::RemoveLink(..)
+            | Self::Link(..)
+            | Self::Rejoin(..)
+            | Self::Route(_)
             | Self::Mtu(_)
-            | Self::Rejoin(_)
             | Self::RemoveSandbox(_)
             | Self::RemoveStray(_) => false,
         }
@@ -249,20 +317,42 @@ impl Observed {
             Op::Tunnel(tunnel) => {
                 self.tunnels.insert(tunnel.vni, SeenTunnel::of(tunnel));
             }
-            Op::Sandbox(sandbox) | Op::Mtu(sandbox) | Op::Rejoin(sandbox) => {
+            Op::Sandbox(sandbox) => {
                 self.sandboxes.insert(sandbox.container.clone(), SeenSandbox::of(sandbox));
             }
+            Op::RemoveLink(container, number) => {
+                self.sandboxes.entry(container.clone()).or_default().veths.remove(number);
+            }
+            Op::Link(container, number, veth) => {
+                self.sandboxes.entry(container.clone()).or_default().veths.insert(*number, SeenVeth::of(veth));
+            }
+            Op::Rejoin(container, number, veth) => {
+                if let Some(seen) = self.sandboxes.get_mut(container).and_then(|s| s.veths.get_mut(number)) {
+                    seen.vni = Some(veth.vni);
+                }
+            }
+            Op::Route(sandbox) => self.note_veths(sandbox, |seen, veth| seen.default_route = veth.default_route),
+            Op::Mtu(sandbox) => self.note_veths(sandbox, |seen, veth| seen.mtu = veth.mtu),
             Op::RemoveSandbox(container) => {
                 self.sandboxes.remove(container);
             }
             Op::RemoveTunnel(vni) => {
                 self.tunnels.remove(vni);
             }
-            Op::RemoveBridge(vni) => {
+            Op::RemoveBridge { vni, .. } => {
                 self.bridges.remove(vni);
             }
             Op::RemoveStray(name) => {
                 self.strays.remove(name);
+            }
+        }
+    }
+
+    fn note_veths(&mut self, sandbox: &Sandbox, note: impl Fn(&mut SeenVeth, &Veth)) {
+        let Some(seen) = self.sandboxes.get_mut(&sandbox.container) else { return };
+        for (number, veth) in &sandbox.veths {
+            if let Some(seen) = seen.veths.get_mut(number) {
+                note(seen, veth);
             }
         }
     }

@@ -18,7 +18,7 @@ use std::{
 
 use contract::net::{NetDelta, NetPlan, NetStatus};
 use model::Error;
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     compile::{Desired, HostConfig},
@@ -27,6 +27,7 @@ use crate::{
     kernel::{self, Kernel},
     measure::Measures,
     plan_file::{PlanFile, merge},
+    resolver::Resolvers,
 };
 
 /// How often it is asked whether somebody changed an nft table in case nobody told, and how long a bridge without
@@ -67,6 +68,7 @@ struct Worker {
     trouble: Option<String>,
     repaired_at: Instant,
     measures: Measures,
+    resolvers: Resolvers,
 }
 
 impl Engine {
@@ -74,17 +76,19 @@ impl Engine {
     ///
     /// # Errors
     /// The run directory cannot be used, or netlink cannot.
-    pub(crate) fn start(config: Config, measures: Measures) -> anyhow::Result<Self> {
+    pub(crate) fn start(config: Config, measures: Measures, runtime: Handle) -> anyhow::Result<Self> {
         let (commands, inbox) = mpsc::channel();
         let (started, start) = mpsc::channel();
         // The handles belong to the thread that opens them: it is the one that visits namespaces.
-        thread::Builder::new().name("kernel".to_owned()).spawn(move || match Worker::new(config, measures) {
-            Ok(worker) => {
-                let _: Result<(), _> = started.send(Ok(()));
-                worker.run(&inbox);
-            }
-            Err(error) => {
-                let _: Result<(), _> = started.send(Err(error));
+        thread::Builder::new().name("kernel".to_owned()).spawn(move || {
+            match Worker::new(config, measures, Resolvers::new(runtime)) {
+                Ok(worker) => {
+                    let _: Result<(), _> = started.send(Ok(()));
+                    worker.run(&inbox);
+                }
+                Err(error) => {
+                    let _: Result<(), _> = started.send(Err(error));
+                }
             }
         })?;
         start.recv().map_err(|_| anyhow::anyhow!("the kernel thread died while starting"))??;
@@ -137,14 +141,18 @@ fn watch_nft(commands: Weak<mpsc::Sender<Command>>) -> anyhow::Result<()> {
 }
 
 impl Worker {
-    fn new(config: Config, measures: Measures) -> anyhow::Result<Self> {
+    fn new(config: Config, measures: Measures, mut resolvers: Resolvers) -> anyhow::Result<Self> {
         let (file, plan) = PlanFile::open(&config.run_dir)?;
         let host = HostConfig {
             address: config.host_address,
             vxlan_port: config.vxlan_port,
             protected: config.protected.clone(),
             underlay_mtu: DEFAULT_MTU,
+            routed: Vec::new(),
         };
+        if let Some(plan) = &plan {
+            resolvers.replace(plan);
+        }
         let mut worker = Self {
             kernel: Kernel::open(config.netns_dir())?,
             config,
@@ -156,6 +164,7 @@ impl Worker {
             trouble: None,
             repaired_at: Instant::now(),
             measures,
+            resolvers,
         };
         if let Err(error) = worker.kernel.guard() {
             tracing::warn!(%error, "while somebody flushes the ruleset, networks are open until it is loaded again");
@@ -210,6 +219,7 @@ impl Worker {
 
     fn replace(&mut self, plan: NetPlan) -> Result<NetStatus, Error> {
         let plan = by_own_ids(plan);
+        self.resolvers.replace(&plan);
         self.file.replace(&plan).map_err(|e| Error::Unavailable(format!("cannot store the plan: {e}")))?;
         self.plan = Some(plan);
         let failed = self.look_again().and_then(|()| self.sync_all());
@@ -225,6 +235,7 @@ impl Worker {
         };
         self.file.append(delta).map_err(|e| Error::Unavailable(format!("cannot store the change: {e}")))?;
         merge(plan, delta);
+        self.resolvers.change(plan, delta);
         if self.file.is_long() {
             self.file.replace(plan).map_err(|e| Error::Unavailable(format!("cannot store the plan: {e}")))?;
         }
@@ -237,6 +248,7 @@ impl Worker {
     fn look_again(&mut self) -> kernel::Result<()> {
         self.kernel.prepare_host()?;
         self.host.underlay_mtu = self.kernel.mtu_under(self.host.address)?.unwrap_or(DEFAULT_MTU);
+        self.host.routed = self.kernel.routed()?;
         let firewall = self.observed.firewall.take().filter(|_| !self.kernel.nft_changed());
         self.observed = Observed { firewall, ..self.kernel.observe()? };
         Ok(())

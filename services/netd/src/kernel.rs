@@ -18,13 +18,15 @@ mod sysctl;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    net::IpAddr,
+    net::{IpAddr, SocketAddrV4, TcpListener, UdpSocket},
     path::PathBuf,
 };
 
+use ipnet::Ipv4Net;
 use model::ContainerId;
 
 pub(crate) use error::Result;
+pub(crate) use netns::inside;
 pub(crate) use nft::watch as watch_nft;
 
 use crate::{
@@ -32,6 +34,7 @@ use crate::{
     diff::{Observed, Op},
 };
 use claims::Claims;
+use error::Doing as _;
 use netlink::Netlink;
 use nft::Nft;
 use spares::Spares;
@@ -43,9 +46,23 @@ pub(crate) struct Kernel {
     host_ns: File,
     netns_dir: PathBuf,
     /// The host's ends of the pairs that are in use; the name depends on what was free.
-    veths: BTreeMap<ContainerId, String>,
+    veths: BTreeMap<(ContainerId, u8), String>,
     claims: Claims,
     spares: Spares,
+}
+
+/// Sockets for name service, in the namespace the thread is in.
+///
+/// # Errors
+/// The address is taken.
+pub(crate) fn listen(at: SocketAddrV4) -> Result<(UdpSocket, TcpListener)> {
+    let open = || {
+        let (udp, tcp) = (UdpSocket::bind(at)?, TcpListener::bind(at)?);
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        Ok::<_, std::io::Error>((udp, tcp))
+    };
+    open().doing(|| format!("listening on {at}"))
 }
 
 impl Kernel {
@@ -83,6 +100,14 @@ impl Kernel {
         observe::mtu_under(&mut self.netlink, address)
     }
 
+    /// Where the host reaches others by links that are not ours, the way to everywhere apart.
+    ///
+    /// # Errors
+    /// Netlink failed.
+    pub(crate) fn routed(&mut self) -> Result<Vec<Ipv4Net>> {
+        observe::routed(&mut self.netlink)
+    }
+
     /// What the kernel has of ours, the firewall apart: that is known by having loaded it.
     ///
     /// # Errors
@@ -99,6 +124,17 @@ impl Kernel {
     /// The kernel is too old for such tables.
     pub(crate) fn guard(&self) -> Result<()> {
         self.nft.guard()
+    }
+
+    /// The host's namespace and a container's, for who opens sockets there.
+    ///
+    /// # Errors
+    /// It has none.
+    pub(crate) fn doors(&self, container: &ContainerId) -> Result<(File, File)> {
+        let path = self.netns_dir.join(container.as_str());
+        let namespace = File::open(&path).doing(|| format!("opening {}", path.display()))?;
+        let host = self.host_ns.try_clone().doing(|| "the host's network namespace".to_owned())?;
+        Ok((host, namespace))
     }
 
     /// Whether anybody, ourselves included, changed any nft table here since we last loaded ours.
@@ -123,14 +159,17 @@ impl Kernel {
             Op::Firewall { before, after } => self.load(before.as_ref(), after),
             Op::Tunnel(tunnel) => links::tunnel(&mut self.netlink, tunnel),
             Op::Sandbox(sandbox) => self.make_sandbox(sandbox),
+            Op::RemoveLink(container, number) => self.remove_link(container, *number),
+            Op::Link(container, number, veth) => self.add_link(container, *number, veth),
+            Op::Rejoin(container, number, veth) => self.rejoin(container, *number, veth),
+            Op::Route(sandbox) => self.set_route(sandbox),
             Op::Mtu(sandbox) => self.set_sandbox_mtu(sandbox),
-            Op::Rejoin(sandbox) => self.rejoin_sandbox(sandbox),
             Op::RemoveSandbox(container) => self.remove_sandbox(container),
             Op::RemoveTunnel(vni) => {
                 links::remove(&mut self.netlink, &format!("{}{vni}", crate::compile::TUNNEL_PREFIX))
             }
-            Op::RemoveBridge(vni) => {
-                links::remove(&mut self.netlink, &format!("{}{vni}", crate::compile::BRIDGE_PREFIX))
+            Op::RemoveBridge { vni, internal, .. } => {
+                links::remove(&mut self.netlink, &crate::compile::bridge_name(*vni, *internal))
             }
             Op::RemoveStray(name) => links::remove(&mut self.netlink, name),
         }
@@ -156,7 +195,8 @@ impl Kernel {
         let mut ops: Vec<Op> = observed.sandboxes.keys().cloned().map(Op::RemoveSandbox).collect();
         ops.extend(observed.strays.iter().cloned().map(Op::RemoveStray));
         ops.extend(observed.tunnels.keys().copied().map(Op::RemoveTunnel));
-        ops.extend(observed.bridges.keys().copied().map(Op::RemoveBridge));
+        let bridges = observed.bridges.iter();
+        ops.extend(bridges.map(|(vni, b)| Op::RemoveBridge { vni: *vni, internal: b.internal, in_the_way: false }));
         let links = ops.iter().map(|op| self.apply(op)).fold(Ok(()), Result::and);
         let mounts = netns::remove_all(&self.netns_dir);
         let tables = self.nft.remove_tables();

@@ -17,6 +17,7 @@ mod engine;
 mod kernel;
 mod measure;
 mod plan_file;
+mod resolver;
 
 pub use api::api;
 pub use config::Config;
@@ -40,7 +41,8 @@ const PLAN_MAX_BYTES: usize = 16 << 20;
 pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let socket = config.socket_path.clone();
     let measures = measure::Measures::new(ctx.metrics());
-    let engine = tokio::task::spawn_blocking(move || Engine::start(config, measures)).await??;
+    let runtime = tokio::runtime::Handle::current();
+    let engine = tokio::task::spawn_blocking(move || Engine::start(config, measures, runtime)).await??;
     let checked = engine.clone();
     ctx.health().check("kernel", move || {
         let engine = checked.clone();

@@ -173,7 +173,7 @@ pub(crate) fn merge(plan: &mut NetPlan, delta: &NetDelta) {
     }
     // A network goes with its last endpoint; one that comes with this delta may be ahead of its first.
     let used: std::collections::BTreeSet<_> =
-        plan.endpoints.values().filter_map(|e| e.attachment.as_ref()).map(|a| a.network.clone()).collect();
+        plan.endpoints.values().flat_map(|e| &e.attachments).map(|a| a.network.clone()).collect();
     plan.networks.retain(|_, n| used.contains(&n.id) || delta.networks.iter().any(|named| named.id == n.id));
 }
 
@@ -185,13 +185,27 @@ mod tests {
 
     fn network(n: u8) -> NetNetwork {
         let subnet = format!("10.128.{n}.0/24").parse().expect("a subnet");
-        NetNetwork { id: NetworkId::from_bytes([n; 32]), vni: u32::from(n), subnet, peers: Vec::new() }
+        NetNetwork {
+            id: NetworkId::from_bytes([n; 32]),
+            vni: u32::from(n),
+            subnet,
+            gateway: None,
+            internal: false,
+            peers: Vec::new(),
+            names: None,
+        }
     }
 
     fn endpoint(n: u8, on: u8) -> NetEndpoint {
         let ip = format!("10.128.{on}.{n}").parse().expect("an address");
-        let attachment = Some(NetAttachment { network: NetworkId::from_bytes([on; 32]), ip });
-        NetEndpoint { container: ContainerId::from_bytes([n; 32]), attachment, ports: Vec::new(), owner: None }
+        let attachments = vec![NetAttachment { network: NetworkId::from_bytes([on; 32]), ip, interface: 0 }];
+        NetEndpoint {
+            container: ContainerId::from_bytes([n; 32]),
+            attachments,
+            ports: Vec::new(),
+            resolvers: Vec::new(),
+            owner: None,
+        }
     }
 
     fn add(n: u8, on: u8) -> NetDelta {

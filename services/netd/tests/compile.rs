@@ -16,19 +16,34 @@ fn host() -> HostConfig {
             .map(|p| p.parse().expect("a prefix"))
             .to_vec(),
         underlay_mtu: 1500,
+        routed: vec!["172.20.0.0/16".parse().expect("a prefix")],
     }
 }
 
 fn network(n: u8, peers: &[&str]) -> NetNetwork {
     let peers = peers.iter().map(|p| p.parse().expect("an address")).collect();
     let subnet = format!("10.128.{n}.0/24").parse().expect("a subnet");
-    NetNetwork { id: NetworkId::from_bytes([n; 32]), vni: u32::from(n), subnet, peers }
+    NetNetwork {
+        id: NetworkId::from_bytes([n; 32]),
+        vni: u32::from(n),
+        subnet,
+        gateway: None,
+        internal: false,
+        peers,
+        names: None,
+    }
 }
 
 fn endpoint(n: u8, on: u8) -> NetEndpoint {
     let ip = format!("10.128.{on}.{n}").parse().expect("an address");
-    let attachment = Some(NetAttachment { network: NetworkId::from_bytes([on; 32]), ip });
-    NetEndpoint { container: ContainerId::from_bytes([n; 32]), attachment, ports: Vec::new(), owner: None }
+    let attachments = vec![NetAttachment { network: NetworkId::from_bytes([on; 32]), ip, interface: 0 }];
+    NetEndpoint {
+        container: ContainerId::from_bytes([n; 32]),
+        attachments,
+        ports: Vec::new(),
+        resolvers: Vec::new(),
+        owner: None,
+    }
 }
 
 fn port(host_ip: Option<&str>, host_port: u16, container_port: u16, protocol: PortProtocol) -> PublishedPort {
@@ -82,7 +97,7 @@ fn several_hosts_get_tunnels_and_only_their_peers_are_heard() {
     assert_eq!(desired.tunnels[&1].peers.len(), 1, "a host is not its own peer");
     assert_eq!(desired.tunnels[&2].peers.len(), 2);
     assert_eq!(desired.bridges[&1].mtu, 1450);
-    let veth = desired.sandboxes.values().next().and_then(|s| s.veth).expect("a veth");
+    let veth = desired.sandboxes.values().next().and_then(|s| s.veths.get(&0).copied()).expect("a veth");
     assert_eq!(veth.mtu, 1450);
     ruleset("peers.nft", &desired);
 }
@@ -134,7 +149,7 @@ fn a_network_that_cannot_be_is_refused_with_its_endpoints_and_the_rest_is_made()
 fn addresses_that_are_not_a_containers_are_refused() {
     let at = |n: u8, ip: &str| {
         let mut e = endpoint(n, 1);
-        e.attachment.as_mut().expect("attached").ip = ip.parse().expect("an address");
+        e.attachments[0].ip = ip.parse().expect("an address");
         e
     };
     let endpoints = vec![
@@ -172,9 +187,75 @@ fn a_port_goes_to_one_container_and_never_over_a_service_of_the_host() {
 #[test]
 fn an_endpoint_without_a_network_is_a_sandbox_with_lo_alone() {
     let mut none = endpoint(2, 1);
-    none.attachment = None;
+    none.attachments.clear();
     none.ports = vec![port(None, 80, 80, PortProtocol::Tcp)];
     let desired = compiled(&plan(vec![], vec![none]));
-    assert_eq!(desired.sandboxes.values().map(|s| s.veth).collect::<Vec<_>>(), [None]);
+    assert_eq!(desired.sandboxes.values().map(|s| s.veths.len()).collect::<Vec<_>>(), [0]);
     assert!(desired.firewall.published.is_empty());
+}
+
+/// On several networks, in the order they are preferred in.
+fn endpoint_on(n: u8, on: &[u8]) -> NetEndpoint {
+    let mut all = endpoint(n, 1);
+    all.attachments = on.iter().flat_map(|on| endpoint(n, *on).attachments).collect();
+    for (attachment, interface) in all.attachments.iter_mut().zip(0..) {
+        attachment.interface = interface;
+    }
+    all
+}
+
+#[test]
+fn a_container_on_several_networks_goes_out_by_the_first_that_leads_outside() {
+    let mut inner = network(1, &[]);
+    inner.internal = true;
+    let mut both = endpoint_on(2, &[1, 3, 4]);
+    both.ports = vec![port(None, 80, 8080, PortProtocol::Tcp)];
+    let desired = compiled(&plan(vec![inner, network(3, &[]), network(4, &[])], vec![both]));
+    assert!(desired.refused.is_empty(), "{:?}", desired.refused);
+    let sandbox = desired.sandboxes.values().next().expect("made");
+    assert_eq!(
+        sandbox.veths.iter().map(|(n, v)| (*n, v.vni, v.default_route)).collect::<Vec<_>>(),
+        [(0, 1, false), (1, 3, true), (2, 4, false)]
+    );
+    let target = desired.firewall.published.values().next().expect("published");
+    assert_eq!(target.address.to_string(), "10.128.3.2", "ports arrive where its answers leave");
+    assert_eq!(desired.bridges[&1].name(), "wbi1");
+}
+
+#[test]
+fn whoever_is_on_internal_networks_alone_has_no_way_out_and_no_port() {
+    let mut inner = network(1, &["10.200.0.2"]);
+    inner.internal = true;
+    let mut only = endpoint(2, 1);
+    only.ports = vec![port(None, 80, 8080, PortProtocol::Tcp)];
+    let desired = compiled(&plan(vec![inner], vec![only]));
+    assert!(desired.sandboxes.values().all(|s| s.way_out().is_none()));
+    assert!(desired.firewall.published.is_empty());
+    assert!(desired.tunnels[&1].internal, "the tunnel finds its bridge");
+}
+
+#[test]
+fn a_tenants_subnet_is_kept_away_from_what_is_around_the_host() {
+    let mut taken = network(1, &[]);
+    taken.subnet = "172.20.4.0/24".parse().expect("a subnet");
+    let mut own = network(2, &[]);
+    own.subnet = "172.28.0.0/16".parse().expect("a subnet");
+    own.gateway = Some("172.28.5.254".parse().expect("an address"));
+    let mut outside = network(3, &[]);
+    outside.gateway = Some("10.128.4.1".parse().expect("an address"));
+    let ids = [&taken, &outside].map(|n| n.id.to_string());
+    let desired = compiled(&plan(vec![taken, own, outside], vec![]));
+    assert!(desired.refused[&ids[0]].contains("in use around this host"), "{:?}", desired.refused);
+    assert!(desired.refused[&ids[1]].contains("is not an address of"), "{:?}", desired.refused);
+    assert_eq!(desired.bridges[&2].gateway.to_string(), "172.28.5.254/16");
+}
+
+#[test]
+fn a_link_number_or_network_is_taken_once() {
+    let mut twice = endpoint_on(2, &[1, 1]);
+    let desired = compiled(&plan(vec![network(1, &[])], vec![twice.clone()]));
+    assert!(refusal(&desired, 2).contains("held by another container"), "{}", refusal(&desired, 2));
+    twice.attachments[1] = endpoint(2, 3).attachments[0].clone();
+    let desired = compiled(&plan(vec![network(1, &[]), network(3, &[])], vec![twice]));
+    assert!(refusal(&desired, 2).contains("link number 0"), "{}", refusal(&desired, 2));
 }

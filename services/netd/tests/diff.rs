@@ -6,40 +6,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use contract::net::{NetAttachment, NetEndpoint, NetNetwork, NetPlan};
 use model::{ContainerId, NetworkId, PortProtocol, PublishedPort};
 use netd::{
-    compile::{Desired, HostConfig, compile},
+    compile::{Desired, HostConfig, Veth, compile},
     diff::{Observed, Op, diff},
 };
 use proptest::prelude::*;
 
-/// A network: its peers. An endpoint: its network (or none), its address, a published port.
-type Shape = (BTreeMap<u8, Vec<u8>>, BTreeMap<u8, (Option<u8>, u8, Option<u16>)>, u16);
+/// A network: its peers, and whether it is internal. An endpoint: its networks by link, its address, a published port.
+type Shape = (BTreeMap<u8, (Vec<u8>, bool)>, BTreeMap<u8, (BTreeMap<u8, u8>, u8, Option<u16>)>, u16);
 
 fn shapes() -> impl Strategy<Value = Shape> {
     let peers = prop::collection::vec(1..4_u8, 0..3);
-    let networks = prop::collection::btree_map(1..5_u8, peers, 0..4);
-    let endpoint = (prop::option::of(1..5_u8), 2..9_u8, prop::option::of(8000..8003_u16));
+    let networks = prop::collection::btree_map(1..5_u8, (peers, any::<bool>()), 0..4);
+    let endpoint = (prop::collection::btree_map(0..3_u8, 1..5_u8, 0..3), 2..9_u8, prop::option::of(8000..8003_u16));
     (networks, prop::collection::btree_map(1..9_u8, endpoint, 0..7), prop::sample::select(vec![4789_u16, 4790]))
 }
 
 fn desired((networks, endpoints, vxlan_port): &Shape) -> Desired {
     let id = |n: u8| NetworkId::from_bytes([n; 32]);
-    let networks = networks.iter().map(|(n, peers)| NetNetwork {
+    let networks = networks.iter().map(|(n, (peers, internal))| NetNetwork {
         id: id(*n),
         vni: u32::from(*n),
         subnet: format!("10.128.{n}.0/24").parse().expect("a subnet"),
+        gateway: None,
+        internal: *internal,
+        names: None,
         peers: peers.iter().map(|p| format!("10.200.0.{p}").parse().expect("an address")).collect(),
     });
     let endpoints = endpoints.iter().map(|(n, (on, host, port))| NetEndpoint {
         container: ContainerId::from_bytes([*n; 32]),
-        attachment: on.map(|on| NetAttachment {
-            network: id(on),
-            ip: format!("10.128.{on}.{host}").parse().expect("an address"),
-        }),
+        attachments: on
+            .iter()
+            .map(|(interface, on)| NetAttachment {
+                network: id(*on),
+                ip: format!("10.128.{on}.{host}").parse().expect("an address"),
+                interface: *interface,
+            })
+            .collect(),
+        resolvers: Vec::new(),
+        owner: None,
         ports: port
             .iter()
             .map(|p| PublishedPort { container_port: 80, protocol: PortProtocol::Tcp, host_ip: None, host_port: *p })
             .collect(),
-        owner: None,
     });
     let plan = NetPlan {
         networks: networks.map(|n| (n.id.to_string(), n)).collect(),
@@ -50,6 +58,7 @@ fn desired((networks, endpoints, vxlan_port): &Shape) -> Desired {
         vxlan_port: *vxlan_port,
         protected: Vec::new(),
         underlay_mtu: 1500,
+        routed: Vec::new(),
     };
     compile(&plan, &host, &BTreeMap::new())
 }
@@ -67,37 +76,50 @@ fn carry_out(ops: &[Op], observed: &mut Observed, desired: &Desired) -> Result<(
             Op::Sandbox(sandbox) => {
                 prop_assert!(!observed.sandboxes.contains_key(&sandbox.container), "made over remains");
                 prop_assert_eq!(observed.firewall.as_ref(), Some(&desired.firewall), "joined before it was shut in");
-                if let Some(veth) = sandbox.veth {
-                    prop_assert!(observed.bridges.contains_key(&veth.vni), "joined a bridge that is not there");
-                    let mine = veth.address.addr();
-                    let others = observed.sandboxes.values().filter_map(|s| s.veth);
-                    prop_assert!(
-                        others.into_iter().all(|o| o.vni != Some(veth.vni) || o.address != mine),
-                        "two hold {mine}"
-                    );
+                for veth in sandbox.veths.values() {
+                    joins(observed, veth)?;
                 }
             }
-            Op::Rejoin(sandbox) => {
-                let there = observed.sandboxes.get(&sandbox.container);
-                prop_assert!(there.is_some_and(|s| s.netns), "into a namespace that is not there");
+            Op::Link(container, number, veth) => {
+                let there = observed.sandboxes.get(container);
+                prop_assert!(there.is_some_and(|s| s.netns && !s.veths.contains_key(number)), "made over remains");
                 prop_assert_eq!(observed.firewall.as_ref(), Some(&desired.firewall), "joined before it was shut in");
-                let on = sandbox.veth.is_some_and(|v| observed.bridges.contains_key(&v.vni));
-                prop_assert!(on, "joined a bridge that is not there");
+                joins(observed, veth)?;
             }
-            Op::RemoveBridge(vni) => {
+            Op::Rejoin(container, _, veth) => {
+                let there = observed.sandboxes.get(container);
+                prop_assert!(there.is_some_and(|s| s.netns), "into a namespace that is not there");
+                prop_assert!(observed.bridges.contains_key(&veth.vni), "joined a bridge that is not there");
+            }
+            Op::Route(sandbox) => {
+                let there = &observed.sandboxes[&sandbox.container];
+                prop_assert!(there.veths.keys().eq(sandbox.veths.keys()), "a route before its link");
+            }
+            // Whatever is on one that is in the way: the kernel lets its links stay, on no bridge.
+            Op::RemoveBridge { in_the_way: true, .. } => {}
+            Op::RemoveBridge { vni, .. } => {
                 prop_assert!(!observed.tunnels.contains_key(vni), "a bridge went before its tunnel");
-                let on = observed.sandboxes.values().filter_map(|s| s.veth).any(|v| v.vni == Some(*vni));
+                let on = observed.sandboxes.values().flat_map(|s| s.veths.values()).any(|v| v.vni == Some(*vni));
                 prop_assert!(!on, "a bridge went before its containers");
             }
             Op::Bridge(_)
             | Op::Firewall { .. }
             | Op::Mtu(_)
             | Op::RemoveSandbox(_)
+            | Op::RemoveLink(..)
             | Op::RemoveTunnel(_)
             | Op::RemoveStray(_) => {}
         }
         observed.note(op);
     }
+    Ok(())
+}
+
+fn joins(observed: &Observed, veth: &Veth) -> Result<(), TestCaseError> {
+    prop_assert!(observed.bridges.contains_key(&veth.vni), "joined a bridge that is not there");
+    let mine = veth.address.addr();
+    let mut others = observed.sandboxes.values().flat_map(|s| s.veths.values());
+    prop_assert!(others.all(|o| o.vni != Some(veth.vni) || o.address != mine), "two hold {}", mine);
     Ok(())
 }
 
@@ -125,7 +147,7 @@ proptest! {
         observed.firewall = None;
         observed.strays.insert("wvdeadbeef000".to_owned());
         if let Some(sandbox) = observed.sandboxes.values_mut().next() {
-            sandbox.veth = None;
+            sandbox.veths.clear();
         }
         carry_out(&diff(&after, &observed), &mut observed, &after)?;
         prop_assert_eq!(diff(&after, &observed), Vec::new());

@@ -18,7 +18,7 @@ use chassis::{
 };
 use contract::agent::{
     ATTACH_WAIT_MAX_MS, AttachQuery, ExecStart, ExecState, FreezeRequest, KillRequest, LimitsReply, LimitsRequest,
-    LogsQuery, ResizeRequest, TopReply, VolumeUsage, VolumeUsageRequest,
+    LogsQuery, NetworksRequest, ResizeRequest, TopReply, VolumeUsage, VolumeUsageRequest,
 };
 use model::{ContainerId, Error, ExecId, Phase, Result};
 use runtime::protocol::Request as ShimRequest;
@@ -30,7 +30,7 @@ use crate::{
     freezer,
     host::SharedHost,
     keeper::{Handle, Message, signal_number},
-    limits,
+    limits, plug,
     reconcile::Fleet,
     shims,
     streams::{Upgrade, attach, exec, logs, stats, top},
@@ -42,6 +42,9 @@ pub(crate) struct AgentState {
     pub(crate) host: SharedHost,
     pub(crate) fleet: Fleet,
 }
+
+/// How long the plan may take to come after the gateway wrote it.
+const PLAN_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Wharfage node-agent", description = "What must reach a running container at once."))]
@@ -60,6 +63,7 @@ fn routes() -> OpenApiRouter<AgentState> {
         .routes(routes!(kill_container))
         .routes(routes!(freeze_container))
         .routes(routes!(limit_container))
+        .routes(routes!(settle_networks))
         .routes(routes!(resize_container))
         .routes(routes!(top_container))
         .routes(routes!(read_stats))
@@ -194,6 +198,24 @@ async fn limit_container(
     let runtime = keeper.plan().filter(|_| runs).map(|plan| plan.spec.runtime);
     let Some(runtime) = runtime else { return Ok(Json(LimitsReply::default())) };
     Ok(Json(LimitsReply { warnings: limits::apply(&state.host, &keeper.id, &runtime, &resources).await? }))
+}
+
+/// Have it on the networks of its plan.
+#[utoipa::path(
+    post, path = "/containers/v1/{id}/networks", tag = "containers",
+    params(("id" = String, Path, description = "Container")), request_body = NetworksRequest,
+    responses((status = 204, description = "It is on them, or does not run"), (status = 404, description = "No such container"),
+        (status = 500, description = "A network could not be made"), (status = 503, description = "The plan has not come"))
+)]
+async fn settle_networks(
+    State(state): State<AgentState>,
+    Path(id): Path<String>,
+    request: std::result::Result<Json<NetworksRequest>, JsonRejection>,
+) -> Answer<StatusCode> {
+    let keeper = state.container(&id)?;
+    state.fleet.reached(body(request)?.generation, PLAN_PATIENCE).await?;
+    plug::settle(&state.host, &state.fleet, &keeper.id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Set the terminal's size.

@@ -28,8 +28,8 @@ use crate::{host::SharedHost, ledger::Entry, rootfs::Hold, streams::hub::Hub};
 
 /// What a keeper is told.
 pub(crate) enum Message {
-    /// What is wanted now, and the network it is on.
-    Plan(Box<PlannedContainer>, Option<PlannedNetwork>),
+    /// What is wanted now, and the networks it is on.
+    Plan(Box<PlannedContainer>, Vec<PlannedNetwork>),
     /// It is in no plan: it goes.
     Discard,
     /// The outcome of an effect, with its number: the outcome of one that was given up counts nothing.
@@ -51,6 +51,8 @@ pub(crate) struct Handle {
     /// Held by whoever changes its cgroup: the kernel and what is told of it change in the same order.
     pub(crate) cgroup: Arc<tokio::sync::Mutex<()>>,
     pub(crate) hold: Hold,
+    /// Held by whoever changes its networks while it runs.
+    pub(crate) plugging: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {
@@ -61,6 +63,11 @@ impl Handle {
 
     pub(crate) fn observed(&self) -> watch::Receiver<Observed> {
         self.observed.clone()
+    }
+
+    /// What is wanted from now on. The keeper hears of it with [`Message::Plan`].
+    pub(crate) fn plan_is(&self, plan: PlannedContainer) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     }
 
     pub(crate) fn plan(&self) -> Option<PlannedContainer> {
@@ -74,7 +81,7 @@ pub(crate) struct Keeper {
     host: SharedHost,
     state: State,
     plan: Arc<Mutex<Option<PlannedContainer>>>,
-    network: Option<PlannedNetwork>,
+    networks: Vec<PlannedNetwork>,
     /// Wanted gone because no plan has it.
     discarded: bool,
     inbox: mpsc::UnboundedReceiver<Message>,
@@ -92,7 +99,7 @@ pub(crate) struct Keeper {
 }
 
 /// Starts the keeper of a container and returns the way to it. It does nothing until it is told.
-pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwork>) -> Handle {
+pub(crate) fn keep(host: SharedHost, entry: Entry, networks: Vec<PlannedNetwork>) -> Handle {
     let (messages, inbox) = mpsc::unbounded_channel();
     let (observed, watch) = watch::channel(entry.state.observed.clone());
     let plan = Arc::new(Mutex::new(entry.plan));
@@ -106,13 +113,14 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, network: Option<PlannedNetwor
         hub: hub.clone(),
         cgroup: cgroup.clone(),
         hold: hold.clone(),
+        plugging: Arc::default(),
     };
     let keeper = Keeper {
         id: entry.id,
         host,
         state: entry.state,
         plan,
-        network,
+        networks,
         discarded: false,
         inbox,
         outbox: messages.downgrade(),
@@ -133,8 +141,8 @@ impl Keeper {
     async fn live(mut self) {
         while let Some(message) = self.inbox.recv().await {
             let event = match message {
-                Message::Plan(plan, network) => {
-                    self.network = network.or(self.network.take());
+                Message::Plan(plan, networks) => {
+                    self.networks = networks;
                     let limits = plan.spec.resources.clone();
                     let before = self.plan.lock().unwrap_or_else(PoisonError::into_inner).replace(*plan);
                     if before.is_some_and(|before| before.spec.resources != limits) {

@@ -25,6 +25,7 @@ mod ledger;
 mod limits;
 mod link;
 mod net;
+mod plug;
 pub mod purge;
 mod reconcile;
 mod report;

@@ -20,6 +20,8 @@ use contract::{
 use model::{ContainerId, Error};
 use tokio::sync::{Notify, RwLock};
 
+use crate::files;
+
 /// netd may be restarting: a start waits this often, about five seconds in all.
 const ATTEMPTS: u32 = 12;
 
@@ -63,13 +65,8 @@ impl Net {
     }
 
     /// Adds an endpoint to the plan without telling netd: for containers found running.
-    pub(crate) fn remember(
-        &self,
-        container: &PlannedContainer,
-        network: Option<&PlannedNetwork>,
-        owner: Option<PathBuf>,
-    ) {
-        self.edit(|plan| put(plan, netd_endpoint(container, owner), network));
+    pub(crate) fn remember(&self, container: &PlannedContainer, networks: &[PlannedNetwork], owner: Option<PathBuf>) {
+        self.edit(|plan| put(plan, netd_endpoint(container, owner), networks));
     }
 
     /// Sends the whole plan whenever netd may not have it, for as long as the agent lives.
@@ -96,20 +93,19 @@ impl Net {
     pub(crate) async fn attach(
         &self,
         container: &PlannedContainer,
-        network: Option<&PlannedNetwork>,
+        networks: &[PlannedNetwork],
         owner: Option<PathBuf>,
     ) -> Result<PathBuf, String> {
         let endpoint = netd_endpoint(container, owner);
-        self.edit(|plan| put(plan, endpoint.clone(), network));
+        self.edit(|plan| put(plan, endpoint.clone(), networks));
         let delta = NetDelta {
-            networks: network.map(netd_network).into_iter().collect(),
+            networks: networks.iter().map(netd_network).collect(),
             endpoints: vec![endpoint],
             remove_endpoints: Vec::new(),
         };
         let status = self.call(&delta).await.map_err(|e| format!("network: {e}"))?;
         let id = container.id.as_str();
-        let failed = status.failed.get(id).or_else(|| status.failed.get(network?.id.as_str()));
-        match (failed, status.netns.get(id)) {
+        match (failure(&status, id, networks), status.netns.get(id)) {
             (Some(why), _) => Err(format!("network: {why}")),
             (None, Some(path)) => {
                 self.namespaces().insert(id.to_owned(), PathBuf::from(path));
@@ -117,6 +113,29 @@ impl Net {
             }
             (None, None) => Err("network: netd made no namespace".to_owned()),
         }
+    }
+
+    /// Changes the networks of a run that goes on; of one that does not, nothing.
+    ///
+    /// # Errors
+    /// What netd could not make, and why.
+    pub(crate) async fn change(&self, container: &PlannedContainer, networks: &[PlannedNetwork]) -> Result<(), String> {
+        let id = container.id.as_str();
+        let endpoint = self.edit(|plan| {
+            let had = plan.endpoints.get(id)?;
+            let endpoint = netd_endpoint(container, had.owner.clone());
+            put(plan, endpoint.clone(), networks);
+            drop_unused_networks(plan);
+            Some(endpoint)
+        });
+        let Some(endpoint) = endpoint else { return Ok(()) };
+        let delta = NetDelta {
+            networks: networks.iter().map(netd_network).collect(),
+            endpoints: vec![endpoint],
+            remove_endpoints: Vec::new(),
+        };
+        let status = self.call(&delta).await.map_err(|e| format!("network: {e}"))?;
+        failure(&status, id, networks).map_or(Ok(()), |why| Err(format!("network: {why}")))
     }
 
     /// Gives up the endpoint of a run that ended. Never fails: what netd missed, the next plan tells.
@@ -208,31 +227,47 @@ impl Net {
     }
 }
 
-fn put(plan: &mut NetPlan, endpoint: NetEndpoint, network: Option<&PlannedNetwork>) {
-    if let Some(network) = network {
+fn put(plan: &mut NetPlan, endpoint: NetEndpoint, networks: &[PlannedNetwork]) {
+    for network in networks {
         plan.networks.insert(network.id.to_string(), netd_network(network));
     }
     plan.endpoints.insert(endpoint.container.to_string(), endpoint);
 }
 
 fn drop_unused_networks(plan: &mut NetPlan) {
-    let used =
-        |id: &String| plan.endpoints.values().any(|e| e.attachment.as_ref().is_some_and(|a| a.network.as_str() == id));
+    let used = |id: &String| plan.endpoints.values().any(|e| e.attachments.iter().any(|a| a.network.as_str() == id));
     let unused: Vec<String> = plan.networks.keys().filter(|id| !used(id)).cloned().collect();
     for id in unused {
         plan.networks.remove(&id);
     }
 }
 
+/// What went wrong with a container or a network of it.
+fn failure<'a>(status: &'a NetStatus, id: &str, networks: &[PlannedNetwork]) -> Option<&'a String> {
+    let of_networks = || networks.iter().find_map(|network| status.failed.get(network.id.as_str()));
+    status.failed.get(id).or_else(of_networks)
+}
+
 fn netd_network(network: &PlannedNetwork) -> NetNetwork {
-    NetNetwork { id: network.id.clone(), vni: network.vni, subnet: network.subnet, peers: network.peers.clone() }
+    NetNetwork {
+        id: network.id.clone(),
+        vni: network.vni,
+        subnet: network.subnet,
+        gateway: network.gateway,
+        internal: network.internal,
+        peers: network.peers.clone(),
+        names: network.names.clone(),
+    }
 }
 
 fn netd_endpoint(container: &PlannedContainer, owner: Option<PathBuf>) -> NetEndpoint {
+    let attachment =
+        |e: &model::Endpoint| NetAttachment { network: e.network.clone(), ip: e.ip, interface: e.interface };
     NetEndpoint {
         container: container.id.clone(),
-        attachment: container.endpoint.as_ref().map(|e| NetAttachment { network: e.network.clone(), ip: e.ip }),
+        attachments: container.endpoints.iter().map(attachment).collect(),
         ports: container.ports.clone(),
+        resolvers: files::resolvers(container),
         owner,
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     host::SharedHost,
     keeper::{self, Handle, Message, machine::State},
     ledger::Entry,
+    plug,
     volumes::Removals,
 };
 
@@ -31,6 +32,8 @@ struct Inner {
     book: Mutex<Book>,
     /// Changes whenever there are new containers.
     arrivals: watch::Sender<()>,
+    /// The generation reached.
+    reached: watch::Sender<i64>,
 }
 
 struct Book {
@@ -40,8 +43,8 @@ struct Book {
 }
 
 impl Book {
-    fn network_of(&self, plan: &PlannedContainer) -> Option<PlannedNetwork> {
-        self.networks.get(plan.endpoint.as_ref()?.network.as_str()).cloned()
+    fn networks_of(&self, plan: &PlannedContainer) -> Vec<PlannedNetwork> {
+        plan.endpoints.iter().filter_map(|e| self.networks.get(e.network.as_str()).cloned()).collect()
     }
 }
 
@@ -59,10 +62,8 @@ impl Fleet {
         host.tenancy.forget_others(&projects);
         // netd's plan must know of every run that lives before it is sent for the first time.
         for Entry { plan, state, .. } in &entries {
-            if let Some(plan) =
-                plan.as_ref().filter(|p| state.is_alive() && p.endpoint.is_some() && !p.spec.network_none)
-            {
-                host.net.remember(plan, book.network_of(plan).as_ref(), host.tenancy.pin_of(plan));
+            if let Some(plan) = plan.as_ref().filter(|p| state.is_alive() && !p.spec.network_none) {
+                host.net.remember(plan, &book.networks_of(plan), host.tenancy.pin_of(plan));
             }
         }
         host.reports.reached(book.generation.max(0));
@@ -70,17 +71,19 @@ impl Fleet {
         for entry in entries {
             let (id, observed) = (entry.id.clone(), entry.state.observed.clone());
             let plan = entry.plan.clone();
-            let network = plan.as_ref().and_then(|p| book.network_of(p));
+            let networks = plan.as_ref().map(|p| book.networks_of(p)).unwrap_or_default();
             host.reports.moved(&id, &observed);
-            let handle = keeper::keep(host.clone(), entry, network.clone());
+            let handle = keeper::keep(host.clone(), entry, networks.clone());
             if let Some(plan) = plan {
-                handle.tell(Message::Plan(Box::new(plan), network));
+                handle.tell(Message::Plan(Box::new(plan), networks));
             }
             book.keepers.insert(id, handle);
         }
         tracing::info!(containers = book.keepers.len(), generation = book.generation, "resumed");
         let removals = Removals::new(host.volumes.clone(), host.reports.clone());
-        Ok(Self(Arc::new(Inner { host, removals, book: Mutex::new(book), arrivals: watch::Sender::new(()) })))
+        let reached = watch::Sender::new(book.generation);
+        let (book, arrivals) = (Mutex::new(book), watch::Sender::new(()));
+        Ok(Self(Arc::new(Inner { host, removals, book, arrivals, reached })))
     }
 
     /// Applies one line of the plan stream. Returns the networks that changed, for netd.
@@ -102,15 +105,26 @@ impl Fleet {
             log_failure("networks", host.ledger.save_networks(&book.networks));
         }
         let arrived = actions.iter().any(|action| matches!(action, Action::Keep(_)));
+        let replugged: Vec<ContainerId> = actions.iter().filter_map(|action| replugged(action, &known)).collect();
         for action in actions {
             act(host, &mut book, action, &known);
         }
         book.generation = delta.generation;
         log_failure("generation", host.ledger.save_generation(delta.generation));
         host.reports.reached(delta.generation);
+        let generation = book.generation;
         drop(book);
         let fleet = self.clone();
         self.0.removals.begin(&delta.volumes, delta.full, move |volume| fleet.uses(volume));
+        self.0.reached.send_replace(generation);
+        for id in replugged {
+            let fleet = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = plug::settle(&fleet.0.host, &fleet, &id).await {
+                    tracing::warn!(container = %id, %error, "its networks could not be changed");
+                }
+            });
+        }
         if arrived {
             self.0.arrivals.send_replace(());
         }
@@ -121,6 +135,24 @@ impl Fleet {
     pub(crate) fn all(&self) -> Vec<Handle> {
         let book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
         book.keepers.values().cloned().collect()
+    }
+
+    /// Returns once the plan is as young as `generation`.
+    ///
+    /// # Errors
+    /// It was not within `patience`.
+    pub(crate) async fn reached(&self, generation: i64, patience: Duration) -> model::Result<()> {
+        let mut reached = self.0.reached.subscribe();
+        let wait = tokio::time::timeout(patience, reached.wait_for(|now| *now >= generation));
+        match wait.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(model::Error::Unavailable("the host has not heard of the change yet".into())),
+        }
+    }
+
+    /// The networks a container is planned to be on.
+    pub(crate) fn networks_of(&self, plan: &PlannedContainer) -> Vec<PlannedNetwork> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner).networks_of(plan)
     }
 
     /// The keeper of a container.
@@ -189,15 +221,22 @@ fn adopt_volumes(host: &SharedHost, entries: &[Entry]) {
     host.volumes.tidy(&alive);
 }
 
+/// A known container that is to be on other networks than before.
+fn replugged(action: &Action, known: &BTreeMap<ContainerId, Option<PlannedContainer>>) -> Option<ContainerId> {
+    let Action::Retarget(plan) = action else { return None };
+    let before = known.get(&plan.id)?.as_ref()?;
+    (before.endpoints != plan.endpoints).then(|| plan.id.clone())
+}
+
 fn act(host: &SharedHost, book: &mut Book, action: Action, known: &BTreeMap<ContainerId, Option<PlannedContainer>>) {
     match action {
         Action::Keep(plan) => {
             log_failure("a plan", host.ledger.save_plan(&plan));
             let entry = Entry { id: plan.id.clone(), plan: None, state: State::new() };
-            let network = book.network_of(&plan);
-            let handle = keeper::keep(host.clone(), entry, network.clone());
+            let networks = book.networks_of(&plan);
+            let handle = keeper::keep(host.clone(), entry, networks.clone());
             book.keepers.insert(plan.id.clone(), handle.clone());
-            handle.tell(Message::Plan(plan, network));
+            handle.tell(Message::Plan(plan, networks));
         }
         Action::Retarget(mut plan) => {
             // The image may have been deleted since: its layers are still known here.
@@ -207,8 +246,10 @@ fn act(host: &SharedHost, book: &mut Book, action: Action, known: &BTreeMap<Cont
                 plan.image.layers.clone_from(&before.image.layers);
             }
             log_failure("a plan", host.ledger.save_plan(&plan));
+            let networks = book.networks_of(&plan);
             if let Some(handle) = book.keepers.get(&plan.id) {
-                handle.tell(Message::Plan(plan.clone(), book.network_of(&plan)));
+                handle.plan_is(plan.as_ref().clone());
+                handle.tell(Message::Plan(plan, networks));
             }
         }
         Action::Discard(id) => {

@@ -534,12 +534,15 @@ async fn a_container_on_a_network_has_its_address() {
         project: model::ProjectId(chassis::ids::uuid_v7()),
         vni: 4242,
         subnet: "10.190.0.0/20".parse().expect("a subnet"),
+        gateway: None,
+        internal: false,
+        names: None,
         peers: Vec::new(),
     };
     world.control.add_network(network.clone());
     let mut container = shell(&image, "ip -4 addr show eth0; cat /etc/hosts; sleep 1000");
     container.spec.network_none = false;
-    container.endpoint = Some(model::Endpoint { network: network.id, ip: [10, 190, 0, 9].into() });
+    container.endpoints = vec![model::Endpoint { network: network.id, ip: [10, 190, 0, 9].into(), interface: 0 }];
     let id = container.id.clone();
     world.control.want(container);
     world.control.want_state(&id, Desired::Running { run: 1 });

@@ -11,6 +11,7 @@ mod api;
 mod config;
 mod host_plan;
 mod join;
+mod network_changes;
 mod placements;
 mod plan_loop;
 mod report;
@@ -25,8 +26,9 @@ use anyhow::Context as _;
 use chassis::{App, Bus, CancellationToken, Ctx, Server, pki::Authority, reconcile};
 use contract::wake::Topic;
 use store::Store;
+use tokio::sync::Notify;
 
-use crate::{placements::Placements, plan_loop::PlanLoop};
+use crate::{network_changes::NetworkChanges, placements::Placements, plan_loop::PlanLoop};
 
 /// Unplaced containers are looked at again after this long in any case.
 const RESYNC: Duration = Duration::from_secs(2);
@@ -37,6 +39,8 @@ pub struct State {
     pub(crate) store: Store,
     pub(crate) bus: Bus,
     pub(crate) placements: Arc<Placements>,
+    /// Woken when a report may have changed who answers to which name.
+    pub(crate) names: Arc<Notify>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) draining: CancellationToken,
 }
@@ -53,6 +57,7 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
         store: store.clone(),
         bus: bus.clone(),
         placements: Arc::default(),
+        names: Arc::default(),
         authority: Arc::new(load_authority(&config.authority).await?),
         draining: ctx.health().draining(),
     };
@@ -68,6 +73,10 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let wake = (state.placements.wake(), bus.subscribe(&Topic::Unplaced));
     let (_, driver) = reconcile::run(plan_loop, wake, RESYNC, ctx.cancel());
     ctx.spawn("plan loop", driver);
+    let changes = NetworkChanges::new(store.clone(), bus.clone());
+    let wake = (state.names.clone(), bus.subscribe(&Topic::Networks));
+    let (_, driver) = reconcile::run(changes, wake, RESYNC, ctx.cancel());
+    ctx.spawn("network changes", driver);
     ctx.spawn("upkeep", upkeep::run(store, bus, ctx.metrics(), ctx.cancel()));
 
     let (router, _) = api(state);

@@ -38,6 +38,9 @@ pub(crate) async fn report(
     for project in recorded.projects {
         state.bus.publish(&Topic::Project(project));
     }
+    if !report.containers.is_empty() {
+        state.names.notify_one();
+    }
     if report.containers.iter().any(|container| container.observed.progress.phase == Phase::Removed) {
         // There is room now.
         state.placements.wake().notify_one();

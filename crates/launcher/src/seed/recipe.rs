@@ -12,7 +12,7 @@ const CREATED: &str = "2024-01-01T00:00:00Z";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything that [`all`] publishes.
-pub(super) const NAMES: [(&str, &str); 8] = [
+pub(super) const NAMES: [(&str, &str); 12] = [
     ("library/busybox", "latest"),
     ("library/busybox", "1.35"),
     ("library/busybox", "multi"),
@@ -21,6 +21,11 @@ pub(super) const NAMES: [(&str, &str); 8] = [
     ("library/hello-world", "latest"),
     ("library/hello-world", "linux"),
     ("library/httpd", "latest"),
+    // Stand-ins under the names that other people's test suites use.
+    ("library/alpine", "latest"),
+    ("library/alpine", "3.10"),
+    ("library/ubuntu", "latest"),
+    ("fussybeaver/uhttpd", "latest"),
 ];
 
 const HELLO: &str = r#"#!/bin/busybox sh
@@ -95,7 +100,12 @@ pub(super) fn all(busybox: &[u8], applets: &[String]) -> Result<Vec<Image>> {
         single("busybox", &["zstd"], platform("amd64", &labelled("zstd"), &[zstd])),
         single("busybox", &["tar"], platform("amd64", &labelled("tar"), &[tar])),
         single("hello-world", &["latest", "linux"], platform("amd64", &hello, &[hello_layer(busybox)?])),
-        single("httpd", &["latest"], platform("amd64", &website, &[base, website_layer()?])),
+        single("httpd", &["latest"], platform("amd64", &website, &[base.clone(), website_layer()?])),
+        // Each tag is an image of its own: removing one must not untag another.
+        single("alpine", &["latest"], platform("amd64", &shell, &[base.clone(), release_layer("3.20.0")?])),
+        single("alpine", &["3.10"], platform("amd64", &shell, &[base.clone(), release_layer("3.10.9")?])),
+        single("ubuntu", &["latest"], platform("amd64", &shell, &[base.clone(), release_layer("ubuntu")?])),
+        single("fussybeaver/uhttpd", &["latest"], platform("amd64", &website, &[base, release_layer("uhttpd")?])),
     ])
 }
 
@@ -143,6 +153,15 @@ fn website_layer() -> Result<Layer> {
     tree.pack(Packing::Gzip)
 }
 
+fn release_layer(release: &str) -> Result<Layer> {
+    let mut tree = Tree::new();
+    tree.directory("var", 0o755)?;
+    tree.directory("var/www", 0o755)?;
+    tree.directory("etc", 0o755)?;
+    tree.file("etc/alpine-release", 0o644, format!("{release}\n").as_bytes())?;
+    tree.pack(Packing::Gzip)
+}
+
 /// Something else than the fleet's platform, so that an index has a choice to make.
 fn dummy_layer() -> Result<Layer> {
     let mut tree = Tree::new();
@@ -179,7 +198,7 @@ fn descriptor(media_type: &str, content: &[u8]) -> Value {
 
 fn single(name: &str, tags: &[&'static str], platform: Platform) -> Image {
     Image {
-        repository: format!("library/{name}"),
+        repository: if name.contains('/') { name.to_owned() } else { format!("library/{name}") },
         tags: tags.to_vec(),
         named: platform.manifest,
         manifests: Vec::new(),

@@ -43,7 +43,7 @@ impl Drop for DockerRegistry {
 }
 
 fn inspect(address: &str, image: &str) -> serde_json::Value {
-    let name = format!("docker://{address}/library/{image}");
+    let name = format!("docker://{address}/{image}");
     let output = Command::new("skopeo").args(["inspect", "--tls-verify=false", &name]).output().expect("skopeo");
     assert!(output.status.success(), "{image}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("json")
@@ -56,7 +56,7 @@ async fn every_image_can_be_read_by_skopeo_and_seeding_again_changes_nothing() {
     let work = directory.path().join("seed");
     seed_upstream(&registry.address, &work).await.expect("seed");
     let seen: Vec<serde_json::Value> =
-        recipe::NAMES.iter().map(|(name, tag)| inspect(&registry.address, &format!("{}:{tag}", &name[8..]))).collect();
+        recipe::NAMES.iter().map(|(name, tag)| inspect(&registry.address, &format!("{}:{tag}", name))).collect();
     assert_eq!(seen[0]["Digest"], seen[1]["Digest"], "two tags of one image");
     assert!(
         seen[3]["LayersData"][0]["MIMEType"].as_str().is_some_and(|m| m.ends_with("zstd"))
@@ -67,7 +67,7 @@ async fn every_image_can_be_read_by_skopeo_and_seeding_again_changes_nothing() {
     std::fs::remove_file(work.join("seeded")).expect("mark");
     seed_upstream(&registry.address, &work).await.expect("seed without the mark");
     let again: Vec<serde_json::Value> =
-        recipe::NAMES.iter().map(|(name, tag)| inspect(&registry.address, &format!("{}:{tag}", &name[8..]))).collect();
+        recipe::NAMES.iter().map(|(name, tag)| inspect(&registry.address, &format!("{}:{tag}", name))).collect();
     assert_eq!(seen, again);
     let began = std::time::Instant::now();
     seed_upstream(&registry.address, &work).await.expect("seed again");

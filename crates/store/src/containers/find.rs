@@ -38,10 +38,7 @@ struct Row {
     host_address: Option<String>,
     agent_port: Option<i32>,
     last_seen_at: Option<OffsetDateTime>,
-    network_id: Option<String>,
-    network_name: Option<String>,
-    subnet: Option<String>,
-    ip: Option<String>,
+    endpoints: Json<Vec<EndpointRecord>>,
     ports: Json<Vec<PublishedPort>>,
 }
 
@@ -54,15 +51,18 @@ macro_rules! container_rows {
                 c.exit_error, c.finished_at, c.prepare_error, c.observed_revision, c.paused, c.oom_kills,
                 c.health AS \"health: Json<Health>\", c.removed_at, c.host_id,
                 host(h.address) AS \"host_address?\", h.agent_port AS \"agent_port?\", h.last_seen_at AS \"last_seen_at?\",
-                e.network_id AS \"network_id?\", n.name AS \"network_name?\", n.subnet::text AS \"subnet?\", host(e.ip) AS \"ip?\",
+                (SELECT coalesce(jsonb_agg(jsonb_build_object('network', e.network_id, 'network_name', n.name, 'driver', n.driver,
+                        'subnet', n.subnet::text, 'gateway', host(n.gateway), 'internal', n.internal, 'named', n.named,
+                        'ip', host(e.ip), 'interface', e.interface, 'aliases', e.aliases, 'fixed_ip', e.fixed_ip,
+                        'gw_priority', e.gw_priority) ORDER BY e.gw_priority DESC, n.name), '[]')
+                 FROM endpoints e JOIN networks n ON n.id = e.network_id WHERE e.container_id = c.id)
+                AS \"endpoints!: Json<Vec<EndpointRecord>>\",
                 (SELECT coalesce(jsonb_agg(jsonb_build_object('container_port', p.container_port, 'protocol', p.protocol,
                         'host_ip', host(p.host_ip), 'host_port', p.host_port) ORDER BY p.container_port, p.protocol, p.host_port), '[]')
                  FROM published_ports p WHERE p.container_id = c.id) AS \"ports!: Json<Vec<PublishedPort>>\",
                 c.spec AS \"spec!: Json<ContainerSpec>\"
                 FROM containers c
-                LEFT JOIN hosts h ON h.id = c.host_id
-                LEFT JOIN endpoints e ON e.container_id = c.id
-                LEFT JOIN networks n ON n.id = e.network_id "
+                LEFT JOIN hosts h ON h.id = c.host_id "
                 + $rest,
             $($argument),*
         )
@@ -205,15 +205,6 @@ impl TryFrom<Row> for ContainerRecord {
             }),
             _ => None,
         };
-        let endpoint = match (row.network_id, row.network_name, row.subnet, row.ip) {
-            (Some(network), Some(network_name), Some(subnet), Some(ip)) => Some(EndpointRecord {
-                network: stored(&network)?,
-                network_name,
-                subnet: stored(&subnet)?,
-                ip: stored(&ip)?,
-            }),
-            _ => None,
-        };
         Ok(Self {
             id: stored(&row.id)?,
             name: stored(&row.name)?,
@@ -238,7 +229,7 @@ impl TryFrom<Row> for ContainerRecord {
                 exit: exit(row.exit_code, row.oom_killed, row.exit_error, row.finished_at),
                 prepare_error: row.prepare_error,
             },
-            endpoint,
+            endpoints: row.endpoints.0,
             ports: row.ports.0,
             removed_at: row.removed_at,
         })

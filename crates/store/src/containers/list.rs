@@ -58,12 +58,14 @@ impl ProjectTx {
                 c.exit_error, c.finished_at, c.prepare_error, c.observed_revision, c.paused, c.oom_kills,
                 c.health AS \"health: Json<Health>\", c.removed_at, c.host_id, c.spec_revision,
                 host(h.address) AS \"host_address?\", h.agent_port AS \"agent_port?\", h.last_seen_at AS \"last_seen_at?\",
-                e.network_id AS \"network_id?\", n.name AS \"network_name?\", n.subnet::text AS \"subnet?\",
-                host(e.ip) AS \"ip?\"
+                (SELECT coalesce(jsonb_agg(jsonb_build_object('network', e.network_id, 'network_name', n.name, 'driver', n.driver,
+                        'subnet', n.subnet::text, 'gateway', host(n.gateway), 'internal', n.internal, 'named', n.named,
+                        'ip', host(e.ip), 'interface', e.interface, 'aliases', e.aliases, 'fixed_ip', e.fixed_ip,
+                        'gw_priority', e.gw_priority) ORDER BY e.gw_priority DESC, n.name), '[]')
+                 FROM endpoints e JOIN networks n ON n.id = e.network_id WHERE e.container_id = c.id)
+                AS \"endpoints!: Json<Vec<EndpointRecord>>\"
              FROM containers c
              LEFT JOIN hosts h ON h.id = c.host_id
-             LEFT JOIN endpoints e ON e.container_id = c.id
-             LEFT JOIN networks n ON n.id = e.network_id
              WHERE c.project_id = $1 AND c.desired_state <> 'removed'
                AND ($2 OR c.desired_state = 'running' OR (c.desired_state = 'stopped' AND c.observed_phase < 5))
              ORDER BY c.created_at DESC, c.id",
@@ -90,15 +92,6 @@ impl ProjectTx {
                 }),
                 _ => None,
             };
-            let endpoint = match (row.network_id, row.network_name, row.subnet, row.ip) {
-                (Some(network), Some(network_name), Some(subnet), Some(ip)) => Some(EndpointRecord {
-                    network: stored(&network)?,
-                    network_name,
-                    subnet: stored(&subnet)?,
-                    ip: stored(&ip)?,
-                }),
-                _ => None,
-            };
             records.push(ContainerRecord {
                 name: stored(&row.name)?,
                 image_id: stored(&row.image_id)?,
@@ -122,7 +115,7 @@ impl ProjectTx {
                     exit: exit(row.exit_code, row.oom_killed, row.exit_error, row.finished_at),
                     prepare_error: row.prepare_error,
                 },
-                endpoint,
+                endpoints: row.endpoints.0,
                 ports: ports.remove(&id).unwrap_or_default(),
                 removed_at: row.removed_at,
                 id,

@@ -25,7 +25,7 @@ async fn create(store: &Store, project: &SeededProject, id: &ContainerId, name: 
     let new = NewContainer { id, name: &name, image_id: &image_id, spec: &spec, created_at: OffsetDateTime::now_utc() };
     let written = tx.insert_container(new).await?;
     if written {
-        tx.allocate_endpoint(id).await?;
+        tx.allocate_endpoint(id, &store::NewEndpoint::default()).await?;
     }
     tx.commit().await?;
     Ok(written)
@@ -86,9 +86,9 @@ async fn a_hundred_creates_at_once_get_a_hundred_addresses() {
     }
     let mut tx = store.project_tx(&ProjectScope::delegated(project.id)).await.expect("tx");
     let containers = tx.list_containers(true).await.expect("list");
-    let ips: BTreeSet<_> = containers.iter().filter_map(|c| c.endpoint.as_ref()).map(|e| e.ip).collect();
+    let ips: BTreeSet<_> = containers.iter().flat_map(|c| &c.endpoints).map(|e| e.ip).collect();
     assert_eq!(ips.len(), 100);
-    let subnet = containers[0].endpoint.as_ref().expect("endpoint").subnet;
+    let subnet = containers[0].endpoints[0].subnet;
     let reserved = [subnet.network(), subnet.broadcast(), (u32::from(subnet.network()) + 1).into()];
     assert!(reserved.iter().all(|ip| !ips.contains(ip)), "network, gateway and broadcast stay free");
 }

@@ -2,6 +2,7 @@
 
 mod containers;
 mod events;
+mod networks;
 mod plans;
 mod reports;
 mod row_level_security;

@@ -205,7 +205,7 @@ async fn hosts_on_a_network_learn_of_each_other_as_they_come_and_go() {
     assert_eq!(place_all(&store).await, [a]);
     let full = store.host_changes(a, None).await.expect("plan").expect("everything");
     assert!(full.full && full.networks[0].peers.is_empty() && full.containers.len() == 1);
-    assert_eq!(full.containers[0].endpoint.as_ref().map(|e| &e.network), Some(&project.network));
+    assert_eq!(full.containers[0].endpoints.first().map(|e| &e.network), Some(&project.network));
 
     let b = seed.host("b", room_for(1)).await.expect("host");
     let second = seed.container(&project, &needs_a_gib()).await.expect("container");

@@ -3,7 +3,8 @@
 
 mod archive;
 pub(crate) mod attach;
-mod body;
+pub(crate) mod attachments;
+pub(crate) mod body;
 mod changes;
 mod commit;
 mod create;
@@ -22,7 +23,7 @@ mod remove;
 mod rename;
 mod render;
 mod sizes;
-mod start;
+pub(crate) mod start;
 pub(crate) mod state;
 mod stats;
 mod stop;

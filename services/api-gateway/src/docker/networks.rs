@@ -1,12 +1,20 @@
-//! Networks of a project, read-only so far: its own `bridge`, and `host` and `none`, which dockerd
-//! shows too. The subnet is the project's; hosts and their interfaces do not show.
+//! Networks of a project: its own `bridge`, those its users make, and `host` and `none`, which dockerd
+//! shows too. Each reaches over all hosts, whatever its driver is called; hosts and their interfaces
+//! do not show.
+
+mod connect;
+mod create;
+mod remove;
+mod subnet;
+
+use std::collections::BTreeMap;
 
 use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
 use chassis::ids;
-use model::{Error, MacAddress, ProjectId, Result};
+use model::{ContainerId, Error, EventKind, MacAddress, NetworkId, ProjectId, Result};
 use serde_json::{Value, json};
 use store::{NetworkMember, NetworkRecord, ProjectTx};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -21,7 +29,13 @@ use super::{
 use crate::{Gateway, auth::Project};
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::default().routes(routes!(list)).routes(routes!(inspect))
+    OpenApiRouter::default()
+        .routes(routes!(list))
+        .routes(routes!(create::create))
+        .routes(routes!(remove::prune))
+        .routes(routes!(inspect, remove::remove))
+        .routes(routes!(connect::connect))
+        .routes(routes!(connect::disconnect))
 }
 
 /// A network, predefined ones included.
@@ -29,7 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
 struct Network {
     id: String,
     name: String,
-    driver: &'static str,
+    driver: String,
     created_at: OffsetDateTime,
     record: Option<NetworkRecord>,
 }
@@ -39,7 +53,7 @@ impl Network {
         Self {
             id: record.id.to_string(),
             name: record.name.clone(),
-            driver: "bridge",
+            driver: record.driver.clone(),
             created_at: record.created_at,
             record: Some(record),
         }
@@ -48,20 +62,19 @@ impl Network {
     /// `host` and `none`: nothing behind them but a name. The id is the project's own, and stays.
     fn predefined(project: ProjectId, name: &str, driver: &'static str, created_at: OffsetDateTime) -> Self {
         let id = hex::encode(ids::sha256(format!("{project}/{name}").as_bytes()));
-        Self { id, name: name.to_owned(), driver, created_at, record: None }
+        Self { id, name: name.to_owned(), driver: driver.to_owned(), created_at, record: None }
+    }
+
+    fn is_custom(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.named)
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.record.as_ref().map(|record| record.labels.clone()).unwrap_or_default()
     }
 
     fn document(&self) -> Value {
-        let ipam =
-            self.record.as_ref().map(|network| json!([{ "Subnet": network.subnet, "Gateway": network.gateway() }]));
-        let options = match self.record {
-            Some(_) => json!({
-                "com.docker.network.bridge.default_bridge": "true",
-                "com.docker.network.bridge.enable_icc": "true",
-                "com.docker.network.bridge.enable_ip_masquerade": "true",
-            }),
-            None => json!({}),
-        };
+        let record = self.record.as_ref();
         json!({
             "Name": self.name,
             "Id": self.id,
@@ -70,17 +83,71 @@ impl Network {
             "Driver": self.driver,
             "EnableIPv4": true,
             "EnableIPv6": false,
-            "IPAM": { "Driver": "default", "Options": null, "Config": ipam },
-            "Internal": false,
-            "Attachable": false,
+            "IPAM": record.map_or_else(|| json!({ "Driver": "default", "Options": null, "Config": null }), ipam),
+            "Internal": record.is_some_and(|record| record.internal),
+            "Attachable": record.is_some_and(|record| record.attachable),
             "Ingress": false,
             "ConfigFrom": { "Network": "" },
             "ConfigOnly": false,
             "Containers": {},
-            "Options": options,
-            "Labels": {},
+            "Options": record.map_or_else(|| json!({}), options),
+            "Labels": self.labels(),
         })
     }
+}
+
+/// What was asked of IPAM, with what was chosen where nothing was asked.
+fn ipam(network: &NetworkRecord) -> Value {
+    let chosen = json!({ "Subnet": network.subnet, "Gateway": network.gateway });
+    let Some(asked) = &network.ipam else {
+        return json!({ "Driver": "default", "Options": null, "Config": [chosen] });
+    };
+    let mut shown = asked.clone();
+    if network.chosen {
+        shown["Config"][0]["Gateway"] = json!(network.gateway);
+    } else {
+        shown["Config"] = json!([chosen]);
+    }
+    shown
+}
+
+fn options(network: &NetworkRecord) -> Value {
+    if network.named {
+        return json!(network.options);
+    }
+    json!({
+        "com.docker.network.bridge.default_bridge": "true",
+        "com.docker.network.bridge.enable_icc": "true",
+        "com.docker.network.bridge.enable_ip_masquerade": "true",
+    })
+}
+
+/// A network of the project by id, name or unique prefix of an id.
+pub(super) async fn resolve(tx: &mut ProjectTx, reference: &str) -> Result<NetworkRecord> {
+    let network = find(all(tx).await?, reference, None)?;
+    network
+        .record
+        .ok_or_else(|| Error::Forbidden(format!("network {} cannot be used by containers here", network.name)))
+}
+
+/// The same for the same container and network, and for no other.
+pub(super) fn endpoint_id(container: &ContainerId, network: &NetworkId) -> String {
+    hex::encode(ids::sha256(format!("{container}/{network}").as_bytes()))
+}
+
+/// Adds an event to the project's history; do it last.
+async fn record(
+    gateway: &Gateway,
+    tx: &mut ProjectTx,
+    network: &NetworkRecord,
+    action: &str,
+    container: Option<&ContainerId>,
+) -> Result<()> {
+    let mut attributes =
+        BTreeMap::from([("name".to_owned(), network.name.clone()), ("type".to_owned(), network.driver.clone())]);
+    attributes.extend(container.map(|container| ("container".to_owned(), container.to_string())));
+    tx.append_event(EventKind::Network, action, network.id.as_str(), &attributes, gateway.clock.now()).await?;
+    Ok(())
 }
 
 async fn all(tx: &mut ProjectTx) -> Result<Vec<Network>> {
@@ -110,10 +177,11 @@ async fn list(State(gateway): State<Gateway>, Project(scope): Project, query: Qu
     let dangling = filters.boolean("dangling")?;
     let mut tx = gateway.store.project_tx(&scope).await?;
     let networks = all(&mut tx).await?;
-    // All there is so far is predefined, in use by definition, and has no labels.
-    let none_fit = custom == Some(true) || dangling == Some(true) || filters.has("label");
+    let is_dangling = |network: &Network| network.is_custom() && network.record.as_ref().is_some_and(|r| !r.in_use);
     let fits = |network: &&Network| {
-        !none_fit
+        custom.is_none_or(|custom| custom == network.is_custom())
+            && dangling.is_none_or(|dangling| dangling == is_dangling(network))
+            && filters.labels(&network.labels())
             && filters.any("driver", |driver| driver == network.driver)
             && filters.any("id", |id| network.id.starts_with(id))
             && filters.any("name", |name| network.name.contains(name))
@@ -169,7 +237,7 @@ fn find(networks: Vec<Network>, written: &str, scope: Option<&str>) -> Result<Ne
 fn member(network: &NetworkRecord, member: &NetworkMember) -> Value {
     json!({
         "Name": member.name,
-        "EndpointID": member.container,
+        "EndpointID": endpoint_id(&member.container, &network.id),
         "MacAddress": MacAddress::of(member.ip).to_string(),
         "IPv4Address": format!("{}/{}", member.ip, network.subnet.prefix_len()),
         "IPv6Address": "",

@@ -8,7 +8,7 @@ use std::{
 
 use contract::net::{NetAttachment, NetNetwork, NetPlan};
 use ipnet::Ipv4Net;
-use model::{ContainerId, MacAddress, NetworkId};
+use model::{ContainerId, MacAddress, NETWORKS_PER_CONTAINER, NetworkId};
 
 use super::{Bridge, HostConfig, Sandbox, Tunnel, Veth, names};
 
@@ -63,6 +63,13 @@ fn fault(wanted: &NetNetwork, host: &HostConfig) -> Option<String> {
     if subnet.prefix_len() > 30 || subnet.prefix_len() < 8 {
         return Some(format!("subnet {subnet} has no room for a gateway, or is far too large"));
     }
+    if let Some(held) = host.routed.iter().find(|held| held.contains(&subnet) || subnet.contains(*held)) {
+        return Some(format!("subnet {subnet} overlaps {held}, which is in use around this host"));
+    }
+    let gateway = gateway(wanted);
+    if !subnet.contains(&gateway) || gateway == subnet.network() || gateway == subnet.broadcast() {
+        return Some(format!("gateway {gateway} is not an address of {subnet}"));
+    }
     let reserved = subnet.network();
     if reserved.is_loopback() || reserved.is_link_local() || reserved.is_multicast() || reserved.octets()[0] == 0 {
         return Some(format!("subnet {subnet} is not for containers"));
@@ -76,25 +83,32 @@ fn fault(wanted: &NetNetwork, host: &HostConfig) -> Option<String> {
 }
 
 fn network(wanted: &NetNetwork, subnet: Ipv4Net, host: &HostConfig) -> Network {
-    let gateway = first_address(subnet);
+    let gateway = gateway(wanted);
     let same_family = |peer: &IpAddr| peer.is_ipv4() == host.address.is_ipv4();
     let peers: BTreeSet<_> = wanted.peers.iter().filter(|p| same_family(p) && **p != host.address).copied().collect();
     let overhead = if host.address.is_ipv4() { VXLAN_OVERHEAD_V4 } else { VXLAN_OVERHEAD_V6 };
     let mtu = if peers.is_empty() { host.underlay_mtu } else { host.underlay_mtu.saturating_sub(overhead) }.max(576);
     let tunnel = (!peers.is_empty()).then_some(Tunnel {
         vni: wanted.vni,
+        internal: wanted.internal,
         local: host.address,
         port: host.vxlan_port,
         mtu,
         peers,
     });
     let gateway_net = Ipv4Net::new(gateway, subnet.prefix_len()).expect("a subnet's prefix length is valid");
-    let bridge = Bridge { vni: wanted.vni, gateway: gateway_net, mac: names::gateway_mac(gateway), mtu };
+    let bridge = Bridge {
+        vni: wanted.vni,
+        internal: wanted.internal,
+        gateway: gateway_net,
+        mac: names::gateway_mac(gateway),
+        mtu,
+    };
     Network { subnet, bridge, tunnel }
 }
 
-fn first_address(subnet: Ipv4Net) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(subnet.network()) + 1)
+fn gateway(wanted: &NetNetwork) -> Ipv4Addr {
+    wanted.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(wanted.subnet.network()) + 1))
 }
 
 pub(super) fn sandboxes(
@@ -105,19 +119,40 @@ pub(super) fn sandboxes(
     let mut sandboxes = BTreeMap::new();
     let mut held = BTreeSet::<(u32, Ipv4Addr)>::new();
     for wanted in plan.endpoints.values() {
-        let veth = match wanted.attachment.as_ref().map(|a| veth(a, networks, &mut held)).transpose() {
-            Ok(veth) => veth,
+        match veths(&wanted.attachments, networks, &mut held) {
+            Ok(veths) => {
+                sandboxes.insert(
+                    wanted.container.clone(),
+                    Sandbox { container: wanted.container.clone(), owner: wanted.owner.clone(), veths },
+                );
+            }
             Err(fault) => {
                 refused.insert(wanted.container.to_string(), fault);
-                continue;
             }
-        };
-        sandboxes.insert(
-            wanted.container.clone(),
-            Sandbox { container: wanted.container.clone(), owner: wanted.owner.clone(), veth },
-        );
+        }
     }
     sandboxes
+}
+
+/// The first that leads outside is the default route.
+fn veths(
+    wanted: &[NetAttachment],
+    networks: &BTreeMap<NetworkId, Network>,
+    held: &mut BTreeSet<(u32, Ipv4Addr)>,
+) -> Result<BTreeMap<u8, Veth>, String> {
+    let mut veths = BTreeMap::<u8, Veth>::new();
+    for one in wanted {
+        if one.interface >= NETWORKS_PER_CONTAINER || veths.contains_key(&one.interface) {
+            return Err(format!("link number {} is taken or too high", one.interface));
+        }
+        let mut veth = veth(one, networks, held)?;
+        if veths.values().any(|other| other.vni == veth.vni) {
+            return Err(format!("it is on network {} twice", one.network.short()));
+        }
+        veth.default_route = !veth.internal && !veths.values().any(|other| other.default_route);
+        veths.insert(one.interface, veth);
+    }
+    Ok(veths)
 }
 
 fn veth(
@@ -141,6 +176,8 @@ fn veth(
     }
     Ok(Veth {
         vni: network.bridge.vni,
+        internal: network.bridge.internal,
+        default_route: false,
         address: Ipv4Net::new(ip, subnet.prefix_len()).expect("a subnet's prefix length is valid"),
         gateway: network.bridge.gateway.addr(),
         mac: MacAddress::of(ip),

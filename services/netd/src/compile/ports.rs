@@ -66,8 +66,8 @@ pub(super) fn published(
 ) -> BTreeMap<PortKey, PortTarget> {
     let mut published = BTreeMap::new();
     for endpoint in plan.endpoints.values() {
-        // A port of a container without a network leads nowhere, as with Docker.
-        let Some(veth) = sandboxes.get(&endpoint.container).and_then(|s| s.veth) else { continue };
+        // A port of a container without a way out leads nowhere, as with Docker.
+        let Some(veth) = sandboxes.get(&endpoint.container).and_then(Sandbox::way_out) else { continue };
         for wanted in &endpoint.ports {
             let target = PortTarget { address: veth.address.addr(), port: wanted.container_port };
             let fault = match PortKey::of(wanted) {

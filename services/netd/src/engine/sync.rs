@@ -61,6 +61,11 @@ impl Worker {
         for (id, why) in &self.desired.refused {
             round.failed.entry(id.clone()).or_insert_with(|| why.clone());
         }
+        let there = self.desired.sandboxes.keys().filter(|c| self.observed.sandboxes.get(*c).is_some_and(|s| s.netns));
+        for (container, why) in self.resolvers.serve(&self.kernel, there) {
+            tracing::warn!(%container, why, "failed");
+            round.failed.entry(container.to_string()).or_insert(why);
+        }
         Ok(round.failed)
     }
 
@@ -69,6 +74,9 @@ impl Worker {
         for op in diff(&self.desired, &self.observed) {
             if !wanted(&op, &self.desired) {
                 continue;
+            }
+            if let Op::RemoveSandbox(container) = &op {
+                self.resolvers.stop(container);
             }
             let done = match self.ruled_out(&op, &round) {
                 Some(why) => Err(why),
@@ -87,22 +95,28 @@ impl Worker {
 
     /// Whether something before it failed that this stands on.
     fn ruled_out(&self, op: &Op, round: &Round) -> Option<String> {
-        let network = match op {
-            Op::Tunnel(tunnel) => Some(tunnel.vni),
-            Op::Sandbox(sandbox) | Op::Rejoin(sandbox) => sandbox.veth.map(|v| v.vni),
+        let needed: Vec<u32> = match op {
+            Op::Tunnel(tunnel) => vec![tunnel.vni],
+            Op::Sandbox(sandbox) => sandbox.veths.values().map(|v| v.vni).collect(),
+            Op::Link(_, _, veth) | Op::Rejoin(_, _, veth) => vec![veth.vni],
             Op::Bridge(_)
             | Op::Firewall { .. }
+            | Op::Route(_)
             | Op::Mtu(_)
             | Op::RemoveSandbox(_)
+            | Op::RemoveLink(..)
             | Op::RemoveTunnel(_)
-            | Op::RemoveBridge(_)
-            | Op::RemoveStray(_) => None,
-        }?;
+            | Op::RemoveBridge { .. }
+            | Op::RemoveStray(_) => Vec::new(),
+        };
+        if needed.is_empty() {
+            return None;
+        }
         if let Some(why) = &round.firewall {
             // Nothing joins a network that is not shut in.
             return Some(why.clone());
         }
-        round.networks.contains(&network).then(|| "its network could not be made".to_owned())
+        needed.iter().any(|vni| round.networks.contains(vni)).then(|| "its network could not be made".to_owned())
     }
 
     fn note_failure(&self, op: &Op, why: String, round: &mut Round) {
@@ -119,9 +133,12 @@ impl Worker {
                 round.firewall = Some(why.clone());
                 "firewall".to_owned()
             }
-            Op::Sandbox(sandbox) | Op::Mtu(sandbox) | Op::Rejoin(sandbox) => sandbox.container.to_string(),
-            Op::RemoveSandbox(container) => container.to_string(),
-            Op::RemoveTunnel(vni) | Op::RemoveBridge(vni) => self.network_id(*vni),
+            Op::Sandbox(sandbox) | Op::Route(sandbox) | Op::Mtu(sandbox) => sandbox.container.to_string(),
+            Op::RemoveSandbox(container)
+            | Op::RemoveLink(container, _)
+            | Op::Link(container, ..)
+            | Op::Rejoin(container, ..) => container.to_string(),
+            Op::RemoveTunnel(vni) | Op::RemoveBridge { vni, .. } => self.network_id(*vni),
             Op::RemoveStray(name) => name.clone(),
         };
         round.failed.insert(id, why);

@@ -21,7 +21,7 @@ use super::{
     netlink::{Netlink, Request},
     observe, sysctl,
 };
-use crate::compile::{BRIDGE_PREFIX, Bridge, LINK_MARK, Tunnel};
+use crate::compile::{Bridge, LINK_MARK, Tunnel, bridge_name};
 
 /// What a link that stands by itself is marked with when complete.
 pub(super) const ALIAS: &str = "wharfage";
@@ -72,7 +72,7 @@ pub(super) fn bridge(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
 
 pub(super) fn tunnel(netlink: &mut Netlink, tunnel: &Tunnel) -> Result<()> {
     let name = tunnel.name();
-    let bridge = netlink.index(&format!("{BRIDGE_PREFIX}{}", tunnel.vni))?;
+    let bridge = netlink.index(&bridge_name(tunnel.vni, tunnel.internal))?;
     let link = LinkVxlan::new(&name, tunnel.vni).port(tunnel.port).learning(true);
     let link = match tunnel.local {
         IpAddr::V4(local) => link.local(local),

@@ -107,10 +107,16 @@ pub(super) fn mount_on(namespace: &NewNamespace, path: &Path) -> Result<()> {
     mounted.doing(|| format!("mounting {}", path.display()))
 }
 
-/// Runs `work` inside the namespace mounted on `path`.
-pub(super) fn inside<T>(host: &File, path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let target = File::open(path).doing(|| format!("opening {}", path.display()))?;
-    setns(&target, CloneFlags::CLONE_NEWNET).doing(|| format!("entering {}", path.display()))?;
+/// The namespace mounted on `path`.
+pub(super) fn mounted(host: &File, path: &Path) -> Result<NewNamespace> {
+    let handle = File::open(path).doing(|| format!("opening {}", path.display()))?;
+    let netlink = inside(host, &handle, Netlink::open)?;
+    Ok(NewNamespace { handle, netlink })
+}
+
+/// Runs `work` inside a namespace. The calling thread belongs in `host`.
+pub(crate) fn inside<T>(host: &File, namespace: &File, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    setns(namespace, CloneFlags::CLONE_NEWNET).doing(|| "entering a network namespace".to_owned())?;
     let done = work();
     return_to(host);
     done

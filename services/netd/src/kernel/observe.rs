@@ -14,11 +14,12 @@ use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressMessage},
     link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage},
 };
 
-use super::{error::Result, links::ALIAS, netlink::Netlink, netns};
+use super::{error::Result, links::ALIAS, netlink::Netlink, netns, sandbox::DEFAULT_ROUTE};
 use crate::{
-    compile::{BRIDGE_PREFIX, LINK_MARK, TUNNEL_PREFIX, VETH_PREFIX},
+    compile::{BRIDGE_PREFIX, INTERNAL_BRIDGE_PREFIX, LINK_MARK, TUNNEL_PREFIX, VETH_PREFIX},
     diff::{Observed, SeenBridge, SeenSandbox, SeenTunnel, SeenVeth},
 };
 
@@ -26,7 +27,7 @@ use crate::{
 pub(super) struct Seen {
     pub(super) observed: Observed,
     /// Names of the host's ends.
-    pub(super) veths: BTreeMap<ContainerId, String>,
+    pub(super) veths: BTreeMap<(ContainerId, u8), String>,
 }
 
 /// The attributes of a link that are asked for here.
@@ -56,13 +57,15 @@ pub(super) fn observe(netlink: &mut Netlink, netns_dir: &Path) -> Result<Seen> {
     let names: BTreeMap<u32, String> = ours.iter().map(|l| (l.index, l.name.clone())).collect();
     let mut seen = Seen { observed: Observed::default(), veths: BTreeMap::new() };
     for link in &ours {
-        if let Some(vni) = number(&link.name, BRIDGE_PREFIX) {
+        if let Some((vni, internal)) = bridge_number(&link.name) {
             let addresses = addresses(netlink, link.index)?;
             let complete = link.up && link.alias == ALIAS;
-            let bridge = SeenBridge { mac: link.mac, mtu: link.mtu, addresses, complete };
-            seen.observed.bridges.insert(vni, bridge);
+            let bridge = SeenBridge { internal, mac: link.mac, mtu: link.mtu, addresses, complete };
+            // Two of one number: one of them is about to go, and the other is looked at after that.
+            seen.observed.bridges.entry(vni).or_insert(bridge);
         } else if let Some(vni) = number(&link.name, TUNNEL_PREFIX) {
-            let attached = link.master.and_then(|m| names.get(&m)).and_then(|n| number(n, BRIDGE_PREFIX)) == Some(vni);
+            let attached =
+                link.master.and_then(|m| names.get(&m)).and_then(|n| bridge_number(n)).map(|b| b.0) == Some(vni);
             let tunnel = SeenTunnel {
                 local: link.vxlan_local,
                 port: link.vxlan_port,
@@ -85,23 +88,33 @@ impl Seen {
     fn note_veth(&mut self, link: &Link, names: &BTreeMap<u32, String>) {
         let mut words = link.alias.split(' ');
         let (mark, container, address) = (words.next(), words.next(), words.next());
+        let (interface, route) = (words.next(), words.next());
         let container = container.and_then(|c| c.parse::<ContainerId>().ok());
         let address = address.and_then(|a| a.parse::<Ipv4Addr>().ok());
-        let (Some(ALIAS), Some(container), Some(address)) = (mark, container, address) else {
+        let interface = interface.and_then(|i| i.strip_prefix("eth")).and_then(|i| i.parse::<u8>().ok());
+        let (Some(ALIAS), Some(container), Some(address), Some(interface)) = (mark, container, address, interface)
+        else {
             self.observed.strays.insert(link.name.clone());
             return;
         };
-        let vni = link.master.and_then(|m| names.get(&m)).and_then(|n| number(n, BRIDGE_PREFIX));
+        let vni = link.master.and_then(|m| names.get(&m)).and_then(|n| bridge_number(n)).map(|b| b.0);
         let vni = vni.filter(|_| link.up);
         let sandbox: &mut SeenSandbox = self.observed.sandboxes.entry(container.clone()).or_default();
-        sandbox.veth = Some(SeenVeth { vni, address, mtu: link.mtu });
-        self.veths.insert(container, link.name.clone());
+        let default_route = route == Some(DEFAULT_ROUTE);
+        sandbox.veths.insert(interface, SeenVeth { vni, address, default_route, mtu: link.mtu });
+        self.veths.insert((container, interface), link.name.clone());
     }
 }
 
 /// Whether a link was born as one of ours.
 pub(super) fn is_marked(link: &LinkMessage) -> bool {
     link.attributes.contains(&LinkAttribute::Group(LINK_MARK))
+}
+
+/// The number in a bridge's name, and whether it leads nowhere.
+fn bridge_number(name: &str) -> Option<(u32, bool)> {
+    let internal = number(name, INTERNAL_BRIDGE_PREFIX).map(|vni| (vni, true));
+    internal.or_else(|| number(name, BRIDGE_PREFIX).map(|vni| (vni, false)))
 }
 
 fn number(name: &str, prefix: &str) -> Option<u32> {
@@ -187,6 +200,37 @@ pub(super) fn flood_list(netlink: &mut Netlink, index: u32) -> Result<BTreeSet<I
         })
     };
     Ok(all.iter().filter_map(peer).collect())
+}
+
+/// Destinations of the main table that are behind links of others.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's attributes are an open set")]
+pub(super) fn routed(netlink: &mut Netlink) -> Result<Vec<Ipv4Net>> {
+    let links = netlink.dump("listing links", RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let ours: BTreeSet<u32> = links
+        .iter()
+        .filter_map(|m| if let RouteNetlinkMessage::NewLink(link) = m { Some(link) } else { None })
+        .filter(|link| is_marked(link))
+        .map(|link| link.header.index)
+        .collect();
+    let mut wanted = RouteMessage::default();
+    wanted.header.address_family = AddressFamily::Inet;
+    let all = netlink.dump("listing routes", RouteNetlinkMessage::GetRoute(wanted))?;
+    let elsewhere = |message: &RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewRoute(route) = message else { return None };
+        let link =
+            route.attributes.iter().find_map(|a| if let RouteAttribute::Oif(link) = a { Some(*link) } else { None });
+        let main = route.header.table == RouteHeader::RT_TABLE_MAIN;
+        if !main || link.is_some_and(|link| ours.contains(&link)) {
+            return None;
+        }
+        route.attributes.iter().find_map(|a| match a {
+            RouteAttribute::Destination(RouteAddress::Inet(to)) => {
+                Ipv4Net::new(*to, route.header.destination_prefix_length).ok()
+            }
+            _ => None,
+        })
+    };
+    Ok(all.iter().filter_map(elsewhere).filter(|net| net.prefix_len() > 0).collect())
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's attributes are an open set")]

@@ -174,7 +174,15 @@ pub(crate) fn container(n: u8) -> ContainerId {
 /// Network `n` is 10.128.n.0/24.
 pub(crate) fn network(n: u8, peers: &[Ipv4Addr]) -> NetNetwork {
     let subnet = format!("10.128.{n}.0/24").parse().expect("a subnet");
-    NetNetwork { id: network_id(n), vni: u32::from(n), subnet, peers: peers.iter().map(|p| IpAddr::V4(*p)).collect() }
+    NetNetwork {
+        id: network_id(n),
+        vni: u32::from(n),
+        subnet,
+        gateway: None,
+        internal: false,
+        peers: peers.iter().map(|p| IpAddr::V4(*p)).collect(),
+        names: None,
+    }
 }
 
 /// Container `n` on network `on` has 10.128.on.n.
@@ -185,8 +193,9 @@ pub(crate) fn endpoint(n: u8, on: u8, ports: &[(u16, u16)]) -> NetEndpoint {
         host_ip: None,
         host_port: *host_port,
     };
-    let attachment = Some(NetAttachment { network: network_id(on), ip: address(n, on) });
-    NetEndpoint { container: container(n), attachment, ports: ports.iter().map(publish).collect(), owner: None }
+    let attachments = vec![NetAttachment { network: network_id(on), ip: address(n, on), interface: 0 }];
+    let ports = ports.iter().map(publish).collect();
+    NetEndpoint { container: container(n), attachments, ports, resolvers: Vec::new(), owner: None }
 }
 
 pub(crate) fn address(n: u8, on: u8) -> Ipv4Addr {

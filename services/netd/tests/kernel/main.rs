@@ -194,7 +194,7 @@ fn what_is_removed_leaves_nothing_and_comes_back_at_once() {
     until("it is back", || pings(&host.container(12), address(11, 1)));
 
     // A sandbox without a network, and one whose network nobody told us of.
-    let none = NetEndpoint { attachment: None, ..endpoint(30, 1, &[]) };
+    let none = NetEndpoint { attachments: Vec::new(), ..endpoint(30, 1, &[]) };
     let status = host.delta(&NetDelta { endpoints: vec![none, endpoint(31, 9, &[])], ..NetDelta::default() });
     assert_eq!(status.failed.keys().collect::<Vec<_>>(), [container(31).as_str()]);
     assert!(pings(&host.container(30), LOCALHOST));

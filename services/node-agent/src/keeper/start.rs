@@ -153,16 +153,16 @@ fn instant(ns_since_1970: i64) -> OffsetDateTime {
 }
 
 async fn netns(task: &Task) -> Result<Netns, String> {
-    let Some(plan) = task.plan.as_ref().filter(|p| p.endpoint.is_some() && !p.spec.network_none) else {
+    let Some(plan) = task.plan.as_ref().filter(|p| !p.spec.network_none) else {
         // The runtime makes one with `lo` alone; netd need not know.
         return Ok(Netns::New);
     };
-    if task.network.is_none() {
+    if !plan.endpoints.iter().all(|e| task.networks.iter().any(|n| n.id == e.network)) {
         return Err("network: the plan has an endpoint on a network it does not describe".to_owned());
     }
     let (host, of) = (task.host.clone(), plan.clone());
     let owner = blocking(move || host.tenancy.project_of(&of)).await?.map(|project| project.pin().to_owned());
-    task.host.net.attach(plan, task.network.as_ref(), owner).await.map(Netns::Path)
+    task.host.net.attach(plan, &task.networks, owner).await.map(Netns::Path)
 }
 
 /// The root file system, and the volumes where the runtime finds them.
@@ -184,13 +184,13 @@ async fn sync(task: &Task) -> Result<(), String> {
 
 async fn write_bundle(task: &Task, netns: Netns, volumes: Vec<BindMount>) -> Result<(), Refusal> {
     let Some(plan) = task.plan.clone() else { return Err(host_trouble("nothing is known of the container")) };
-    let (host, network) = (task.host.clone(), task.network.clone());
+    let (host, networks) = (task.host.clone(), task.networks.clone());
     let written = tokio::task::spawn_blocking(move || {
         let dir = host.places.container(&plan.id);
         let project = host.tenancy.project_of(&plan).map_err(|e| runtime::Error::io("make the user namespace", e))?;
         let owner = project.as_deref().map(Project::root_id);
-        let files = files::write(&dir, &plan, network.as_ref(), owner)
-            .map_err(|e| runtime::Error::io("write /etc files", e))?;
+        let files =
+            files::write(&dir, &plan, &networks, owner).map_err(|e| runtime::Error::io("write /etc files", e))?;
         let uts = uts(&host, &plan, project.as_deref()).map_err(|e| runtime::Error::io("set the domain name", e))?;
         let spec = &plan.spec;
         let sandbox = SandboxSpec {

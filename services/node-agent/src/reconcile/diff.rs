@@ -57,7 +57,7 @@ pub(crate) fn diff(
 /// Of the spec only these change after create.
 fn same(a: &PlannedContainer, b: &PlannedContainer) -> bool {
     let limits = a.spec.resources == b.spec.resources && a.spec.restart == b.spec.restart;
-    limits && a.desired == b.desired && a.name == b.name && a.ports == b.ports && a.endpoint == b.endpoint
+    limits && a.desired == b.desired && a.name == b.name && a.ports == b.ports && a.endpoints == b.endpoints
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
             desired,
             spec: ContainerSpec::default(),
             image: PlannedImage { id: Digest::sha256([0; 32]), layers: Vec::new() },
-            endpoint: None,
+            endpoints: Vec::new(),
             ports: Vec::new(),
         }
     }

@@ -482,7 +482,7 @@ pub(crate) fn shell(image: &PlannedImage, command: &str) -> PlannedContainer {
         desired: Desired::Created,
         spec,
         image: image.clone(),
-        endpoint: None,
+        endpoints: Vec::new(),
         ports: Vec::new(),
     }
 }

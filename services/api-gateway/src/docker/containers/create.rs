@@ -12,6 +12,7 @@ use store::{ContainerRecord, NewContainer, ProjectScope};
 use utoipa::ToSchema;
 
 use super::{
+    attachments,
     body::{CreateBody, typed},
     image_defaults, names, recorded,
     translate::{self, Translated},
@@ -62,7 +63,7 @@ pub(crate) async fn create(
     query: Query,
     JsonBody(body): JsonBody<Value>,
 ) -> DockerResponse {
-    let body: CreateBody = typed(body.unwrap_or_else(|| json!({})))?;
+    let body: CreateBody = typed(attachments::with_every_network(body.unwrap_or_else(|| json!({}))))?;
     if body.config.image.is_empty() {
         return Err(Error::InvalidArgument("no image specified: Config.Image is empty".into()).into());
     }
@@ -85,6 +86,7 @@ async fn write(
     name: Option<ContainerName>,
     platform: Option<&str>,
 ) -> Result<(ContainerRecord, Made, Vec<String>)> {
+    let networks = attachments::wanted(body)?;
     let mut tx = gateway.store.project_tx(scope).await?;
     let image = tx.resolve_image(&body.config.image).await?;
     check_platform(platform, &image.os, &image.architecture, &body.config.image)?;
@@ -94,9 +96,7 @@ async fn write(
     let mut container = blank(gateway, image.id, spec);
     insert(&mut tx, &mut container, name).await?;
     volumes::take(&mut tx, &container.id, &container.spec).await?;
-    if !container.spec.network_none {
-        tx.allocate_endpoint(&container.id).await?;
-    }
+    attachments::attach_all(&mut tx, &container.id, &networks).await?;
     volumes::created(gateway, &mut tx, &made).await?;
     recorded::within(gateway, &mut tx, &container, "create", &[]).await?;
     tx.commit().await?;
@@ -116,7 +116,7 @@ fn blank(gateway: &Gateway, image_id: Digest, spec: model::ContainerSpec) -> Con
         run: 0,
         host: None,
         observed: model::Observed::at(model::Progress::NONE),
-        endpoint: None,
+        endpoints: Vec::new(),
         ports: Vec::new(),
         removed_at: None,
     }

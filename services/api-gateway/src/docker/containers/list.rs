@@ -125,11 +125,11 @@ impl<'a> Chosen<'a> {
         let name_fits = |r: &Regex| r.is_match(c.name.as_str()) || r.is_match(&with_slash);
         let code = c.observed.exit.as_ref().map(|exit| exit.code);
         let exit_fits = |wanted: &i32| state == state::State::Exited && code == Some(*wanted);
-        let network_fits = |wanted: &str| match &c.endpoint {
-            Some(endpoint) => {
-                endpoint.network_name == wanted || (!wanted.is_empty() && endpoint.network.as_str().starts_with(wanted))
-            }
-            None => wanted == "none" && c.spec.network_none,
+        let network_fits = |wanted: &str| {
+            let is = |e: &store::EndpointRecord| {
+                e.network_name == wanted || (!wanted.is_empty() && e.network.as_str().starts_with(wanted))
+            };
+            c.endpoints.iter().any(is) || (wanted == "none" && c.spec.network_none)
         };
         (self.names.is_empty() || self.names.iter().any(name_fits))
             && (self.ids.is_empty() || self.ids.iter().any(|r| r.is_match(c.id.as_str())))

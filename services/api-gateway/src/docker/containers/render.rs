@@ -1,8 +1,6 @@
 //! A container as Docker's inspect and list show it, per requested version. Pure: a record in, JSON
 //! out; nothing here decides anything.
 
-use std::net::Ipv4Addr;
-
 use model::{ContainerSpec, MacAddress, PublishedPort};
 use serde_json::{Map, Value, json};
 use store::{ContainerRecord, EndpointRecord};
@@ -13,7 +11,7 @@ use super::{
     state::{self, State},
     translate, volumes,
 };
-use crate::docker::version::RequestedVersion;
+use crate::docker::{networks::endpoint_id, version::RequestedVersion};
 
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -171,7 +169,8 @@ fn network_settings(container: &ContainerRecord, version: RequestedVersion) -> V
     put("SandboxKey", json!(key));
     put("Ports", if running { port_map(container) } else { json!({}) });
     if legacy {
-        let endpoint = endpoint_object(container, running);
+        // As dockerd: what it says of the project's own bridge, and nothing of other networks.
+        let endpoint = endpoint_object(container, container.endpoints.iter().find(|e| !e.named), running);
         put("HairpinMode", json!(false));
         put("LinkLocalIPv6Address", json!(""));
         put("LinkLocalIPv6PrefixLen", json!(0));
@@ -195,38 +194,49 @@ fn network_settings(container: &ContainerRecord, version: RequestedVersion) -> V
 }
 
 fn networks(container: &ContainerRecord, running: bool) -> Value {
-    let name = match &container.endpoint {
-        Some(endpoint) => endpoint.network_name.as_str(),
-        None if container.spec.network_none => "none",
-        None => return json!({}),
-    };
-    json!({ name: endpoint_object(container, running) })
+    if container.endpoints.is_empty() && container.spec.network_none {
+        return json!({ "none": endpoint_object(container, None, running) });
+    }
+    let shown = |e: &EndpointRecord| (e.network_name.clone(), endpoint_object(container, Some(e), running));
+    Value::Object(container.endpoints.iter().map(shown).collect())
 }
 
-fn endpoint_object(container: &ContainerRecord, running: bool) -> Value {
-    let endpoint = container.endpoint.as_ref();
+fn endpoint_object(container: &ContainerRecord, endpoint: Option<&EndpointRecord>, running: bool) -> Value {
     let live = endpoint.filter(|_| running);
+    let named = endpoint.filter(|e| e.named);
+    let fixed = endpoint.filter(|e| e.fixed_ip);
+    // Ids and names only there where they mean something: an internal network has no way out.
+    let gateway = live.filter(|e| !e.internal).map(|e| e.gateway.to_string()).unwrap_or_default();
     json!({
-        "IPAMConfig": null,
+        "IPAMConfig": fixed.map_or_else(|| if named.is_some() { json!({}) } else { Value::Null }, |e| json!({"IPv4Address": e.ip})),
         "Links": null,
-        "Aliases": null,
+        "Aliases": endpoint.filter(|e| !e.aliases.is_empty()).map(|e| &e.aliases),
         "DriverOpts": null,
-        "GwPriority": 0,
+        "GwPriority": endpoint.map_or(0, |e| e.gw_priority),
         "NetworkID": endpoint.map_or("", |e| e.network.as_str()),
-        "EndpointID": if live.is_some() { container.id.as_str() } else { "" },
-        "Gateway": live.map(gateway_of).map(|ip| ip.to_string()).unwrap_or_default(),
+        "EndpointID": live.map(|e| endpoint_id(&container.id, &e.network)).unwrap_or_default(),
+        "Gateway": gateway,
         "IPAddress": live.map(|e| e.ip.to_string()).unwrap_or_default(),
         "MacAddress": live.map(|e| MacAddress::of(e.ip).to_string()).unwrap_or_default(),
         "IPPrefixLen": live.map_or(0, |e| e.subnet.prefix_len()),
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "DNSNames": null,
+        "DNSNames": named.map(|e| names_on(container, e)),
     })
 }
 
-fn gateway_of(endpoint: &EndpointRecord) -> Ipv4Addr {
-    Ipv4Addr::from_bits(endpoint.subnet.network().to_bits() + 1)
+/// What the container answers to on a network, each name once.
+fn names_on(container: &ContainerRecord, endpoint: &EndpointRecord) -> Vec<String> {
+    let hostname = Some(&container.spec.hostname).filter(|name| !name.is_empty()).cloned();
+    let all = std::iter::once(container.name.to_string()).chain(endpoint.aliases.clone());
+    let mut names: Vec<String> = Vec::new();
+    for name in all.chain([container.id.short().to_owned()]).chain(hostname) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn shown_address(port: &PublishedPort) -> String {
@@ -265,7 +275,7 @@ pub(crate) fn summary(container: &ContainerRecord, version: RequestedVersion, no
         "Labels": container.spec.labels,
         "State": state.as_str(),
         "Status": state::status_text(container, now),
-        "HostConfig": {"NetworkMode": if container.spec.network_none { "none" } else { "bridge" }},
+        "HostConfig": {"NetworkMode": network_mode(container)},
         "NetworkSettings": {"Networks": networks(container, running)},
         "Mounts": volumes::mount_points(&container.spec),
     });
@@ -273,6 +283,13 @@ pub(crate) fn summary(container: &ContainerRecord, version: RequestedVersion, no
         shown["Health"] = json!({"Status": "none", "FailingStreak": 0});
     }
     shown
+}
+
+/// The network of the first link; `none` or the default one otherwise.
+fn network_mode(container: &ContainerRecord) -> &str {
+    let first = container.endpoints.iter().min_by_key(|e| e.interface);
+    let otherwise = if container.spec.network_none { "none" } else { "bridge" };
+    first.map_or(otherwise, |e| e.network_name.as_str())
 }
 
 fn port_list(container: &ContainerRecord) -> Vec<Value> {
@@ -332,12 +349,20 @@ pub(crate) mod tests {
                 started_at: Some(NOW - time::Duration::seconds(21)),
                 ..Observed::at(Progress { run: 1, restart: 0, phase: Phase::Running })
             },
-            endpoint: Some(EndpointRecord {
+            endpoints: vec![EndpointRecord {
                 network: "d".repeat(64).parse().expect("id"),
                 network_name: "bridge".into(),
+                driver: "bridge".into(),
                 subnet: "10.128.16.0/20".parse().expect("subnet"),
+                gateway: "10.128.16.1".parse().expect("ip"),
+                internal: false,
+                named: false,
                 ip: "10.128.16.5".parse().expect("ip"),
-            }),
+                interface: 0,
+                aliases: Vec::new(),
+                fixed_ip: false,
+                gw_priority: 0,
+            }],
             ports: vec![PublishedPort {
                 container_port: 80,
                 protocol: PortProtocol::Tcp,

@@ -82,7 +82,10 @@ pub(super) async fn run(gateway: &Gateway, scope: ProjectScope, reference: &str)
 }
 
 /// Wakes whoever tells the container's host.
-pub(super) fn wake_host(gateway: &Gateway, container: &ContainerRecord) {
+pub(in crate::docker) fn wake_host(gateway: &Gateway, container: &ContainerRecord) {
+    if container.endpoints.iter().any(|endpoint| endpoint.named) {
+        gateway.bus.publish(&Topic::Networks);
+    }
     match &container.host {
         Some(host) => gateway.bus.publish(&Topic::Host(host.id)),
         None => gateway.bus.publish(&Topic::Unplaced),

@@ -66,7 +66,6 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
     let mut warnings = Vec::new();
     policy::check(host)?;
     policy::check_config(config)?;
-    policy::check_networking(&body.networking_config)?;
     let mounts = mounts::mounts(body, image)?;
     policy::warn(host, &mut warnings);
     let (entrypoint, cmd) = command::merge(config, image)?;

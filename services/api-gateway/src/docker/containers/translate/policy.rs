@@ -5,7 +5,7 @@ use model::{Capability, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, Re
 
 use super::{
     super::{
-        body::{ContainerConfig, NetworkingConfig, Words},
+        body::{ContainerConfig, Words},
         host_config::HostConfig,
     },
     forbidden, invalid, kernel, not_built,
@@ -79,6 +79,13 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
 }
 
 fn check_namespaces(host: &HostConfig) -> Result<()> {
+    let network = host.network_mode.as_str();
+    if network == "host" {
+        return Err(forbidden("NetworkMode=host: the namespaces of a host are not available on Wharfage"));
+    }
+    if network.starts_with("container:") {
+        return Err(not_built(&format!("NetworkMode={network:?}: sharing another container's namespaces")));
+    }
     let modes = [
         ("PidMode", &host.pid_mode, &["", "private"][..]),
         ("IpcMode", &host.ipc_mode, &["", "private", "shareable", "none"][..]),
@@ -86,7 +93,6 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
         ("UsernsMode", &host.userns_mode, &["", "private"][..]),
         ("CgroupnsMode", &host.cgroupns_mode, &["", "private"][..]),
         ("Cgroup", &host.cgroup, &[""][..]),
-        ("NetworkMode", &host.network_mode, &["", "default", "bridge", "none"][..]),
     ];
     for (field, mode, granted) in modes {
         if granted.contains(&mode.as_str()) {
@@ -99,7 +105,6 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
             return Err(not_built(&format!("{field}={mode:?}: sharing another container's namespaces")));
         }
         return Err(match field {
-            "NetworkMode" => not_built(&format!("network {mode:?} (networks other than the project's own bridge)")),
             _ => invalid(format!("invalid {field}: {mode:?}")),
         });
     }
@@ -149,34 +154,6 @@ pub(super) fn check_config(config: &ContainerConfig) -> Result<()> {
     }
     if !config.mac_address.is_empty() {
         return Err(not_built("Config.MacAddress"));
-    }
-    Ok(())
-}
-
-/// Refuses networks and addresses that do not exist here.
-pub(super) fn check_networking(networking: &NetworkingConfig) -> Result<()> {
-    for (network, endpoint) in &networking.endpoints_config {
-        if !matches!(network.as_str(), "bridge" | "default" | "none") {
-            return Err(not_built(&format!("network {network:?} (networks other than the project's own bridge)")));
-        }
-        if !endpoint.aliases.is_empty() {
-            return Err(invalid("network-scoped aliases are only supported for user-defined networks"));
-        }
-        if endpoint
-            .ipam_config
-            .as_ref()
-            .is_some_and(|a| !a.ipv4_address.is_empty() || !a.ipv6_address.is_empty() || !a.link_local_ips.is_empty())
-        {
-            return Err(invalid("user specified IP address is supported on user defined networks only"));
-        }
-        let unbuilt = [
-            ("MacAddress", !endpoint.mac_address.is_empty()),
-            ("Links", !endpoint.links.is_empty()),
-            ("DriverOpts", !endpoint.driver_opts.is_empty()),
-        ];
-        if let Some((field, _)) = unbuilt.into_iter().find(|(_, given)| *given) {
-            return Err(not_built(&format!("EndpointsConfig.{network}.{field}")));
-        }
     }
     Ok(())
 }

@@ -1,0 +1,191 @@
+//! Which networks a container shall be on, and how: what create and connect take of it.
+
+use std::net::Ipv4Addr;
+
+use model::{ContainerId, Error, NETWORKS_PER_CONTAINER, Result};
+use serde_json::{Value, json};
+use store::{NetworkRecord, NewEndpoint, ProjectTx};
+
+use super::body::{CreateBody, EndpointConfig};
+use crate::docker::networks;
+
+/// Names of one container on one network.
+const ALIASES_MAX: usize = 64;
+const ALIAS_BYTES_MAX: usize = 255;
+
+/// A network by reference, with what is asked of it.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    reference: String,
+    config: EndpointConfig,
+}
+
+/// The body with networks that are only named (`"n1": null`) as if nothing were asked of them: a null
+/// is as good as absent everywhere else.
+pub(super) fn with_every_network(mut body: Value) -> Value {
+    let given = body.get_mut("NetworkingConfig").and_then(|config| config.get_mut("EndpointsConfig"));
+    for config in given.and_then(Value::as_object_mut).into_iter().flat_map(|given| given.values_mut()) {
+        if config.is_null() {
+            *config = json!({});
+        }
+    }
+    body
+}
+
+/// The networks create asks for: those named, or else the one of `NetworkMode`. That one comes first,
+/// as `eth0`. None for `--network none`.
+pub(super) fn wanted(body: &CreateBody) -> Result<Vec<Wanted>> {
+    let mode = match body.host_config.network_mode.as_str() {
+        "" | "default" => "bridge",
+        written => written,
+    };
+    let given = &body.networking_config.endpoints_config;
+    if mode == "none" || body.config.network_disabled {
+        return match given.keys().find(|name| *name != "none") {
+            Some(name) => Err(Error::InvalidArgument(format!(
+                "container cannot be connected to network {name} and to none at once"
+            ))),
+            None => Ok(Vec::new()),
+        };
+    }
+    if given.len() > usize::from(NETWORKS_PER_CONTAINER) {
+        return Err(Error::InvalidArgument(format!("a container may be on {NETWORKS_PER_CONTAINER} networks")));
+    }
+    let mut wanted: Vec<Wanted> = given
+        .iter()
+        .map(|(name, config)| {
+            let reference = if name == "default" { "bridge" } else { name };
+            Wanted { reference: reference.to_owned(), config: config.clone() }
+        })
+        .collect();
+    if wanted.is_empty() {
+        wanted.push(Wanted { reference: mode.to_owned(), config: EndpointConfig::default() });
+    }
+    wanted.sort_by_key(|one| one.reference != mode);
+    wanted.iter().try_for_each(|one| check(&one.reference, &one.config))?;
+    Ok(wanted)
+}
+
+/// Refuses by name what no network here has.
+pub(crate) fn check(network: &str, config: &EndpointConfig) -> Result<()> {
+    let unbuilt = [
+        ("MacAddress", !config.mac_address.is_empty()),
+        ("Links", !config.links.is_empty()),
+        ("DriverOpts", !config.driver_opts.is_empty()),
+    ];
+    if let Some((field, _)) = unbuilt.into_iter().find(|(_, given)| *given) {
+        return Err(Error::NotImplemented(format!("EndpointsConfig.{network}.{field} is not built yet on Wharfage")));
+    }
+    let bad =
+        |alias: &&String| alias.is_empty() || alias.len() > ALIAS_BYTES_MAX || alias.contains(char::is_whitespace);
+    if config.aliases.len() > ALIASES_MAX || config.aliases.iter().any(|alias| bad(&alias)) {
+        return Err(Error::InvalidArgument(format!("EndpointsConfig.{network}.Aliases: too many, or one is no name")));
+    }
+    i32::try_from(config.gw_priority)
+        .map(drop)
+        .map_err(|_| Error::InvalidArgument(format!("EndpointsConfig.{network}.GwPriority is out of range")))
+}
+
+/// Puts a new container on the networks it asks for.
+pub(super) async fn attach_all(tx: &mut ProjectTx, container: &ContainerId, wanted: &[Wanted]) -> Result<()> {
+    for (one, interface) in wanted.iter().zip(0..) {
+        if one.reference == store::DEFAULT_NETWORK && is_plain(&one.config) {
+            tx.allocate_endpoint(container, &NewEndpoint { interface, ..NewEndpoint::default() }).await?;
+            continue;
+        }
+        let network = networks::resolve(tx, &one.reference).await?;
+        attach(tx, container, &network, &one.config, interface).await?;
+    }
+    Ok(())
+}
+
+/// Puts a container on a network.
+pub(crate) async fn attach(
+    tx: &mut ProjectTx,
+    container: &ContainerId,
+    network: &NetworkRecord,
+    config: &EndpointConfig,
+    interface: u8,
+) -> Result<()> {
+    if !network.named && !config.aliases.is_empty() {
+        return Err(Error::InvalidArgument(
+            "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks".into(),
+        ));
+    }
+    let new = NewEndpoint {
+        network: Some(&network.id),
+        interface,
+        aliases: &config.aliases,
+        ip: address(network, config)?,
+        gw_priority: i32::try_from(config.gw_priority).unwrap_or_default(),
+    };
+    tx.allocate_endpoint(container, &new).await?;
+    Ok(())
+}
+
+/// The address asked for, if it can be had on this network at all.
+fn address(network: &NetworkRecord, config: &EndpointConfig) -> Result<Option<Ipv4Addr>> {
+    let Some(asked) = &config.ipam_config else { return Ok(None) };
+    if !asked.ipv6_address.is_empty() || !asked.link_local_ips.is_empty() {
+        return Err(Error::NotImplemented(
+            "IPAMConfig.IPv6Address and LinkLocalIPs are not built yet on Wharfage".into(),
+        ));
+    }
+    if asked.ipv4_address.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |text: &str| {
+        Error::InvalidArgument(format!(
+            "invalid config for network {}: invalid endpoint settings:\n{text}",
+            network.name
+        ))
+    };
+    if !network.named {
+        return Err(invalid("user specified IP address is supported on user defined networks only"));
+    }
+    if !network.chosen {
+        return Err(invalid(
+            "user specified IP address is supported only when connecting to networks with user configured subnets",
+        ));
+    }
+    let ip: Ipv4Addr =
+        asked.ipv4_address.parse().map_err(|_| invalid(&format!("invalid IPv4 address: {}", asked.ipv4_address)))?;
+    if network.subnet.contains(&ip) {
+        Ok(Some(ip))
+    } else {
+        Err(invalid(&format!("no configured subnet contains IP address {ip}")))
+    }
+}
+
+fn is_plain(config: &EndpointConfig) -> bool {
+    let no_address = config.ipam_config.as_ref().is_none_or(|asked| {
+        asked.ipv4_address.is_empty() && asked.ipv6_address.is_empty() && asked.link_local_ips.is_empty()
+    });
+    no_address && config.aliases.is_empty() && config.gw_priority == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::body::typed, *};
+
+    fn references(body: Value) -> Result<Vec<String>> {
+        let body: CreateBody = typed(with_every_network(body)).expect("parses");
+        Ok(wanted(&body)?.into_iter().map(|one| one.reference).collect())
+    }
+
+    #[test]
+    fn the_network_of_the_mode_comes_first_and_others_replace_the_default() {
+        assert_eq!(references(json!({})).expect("fine"), ["bridge"]);
+        assert_eq!(references(json!({"HostConfig": {"NetworkMode": "n1"}})).expect("fine"), ["n1"]);
+        let several = json!({"HostConfig": {"NetworkMode": "z"}, "NetworkingConfig": {"EndpointsConfig": {"a": {}, "z": null, "m": {}}}});
+        assert_eq!(references(several).expect("fine"), ["z", "a", "m"], "a null asks for nothing more");
+        let several =
+            json!({"HostConfig": {"NetworkMode": "z"}, "NetworkingConfig": {"EndpointsConfig": {"a": {}, "z": {}}}});
+        assert_eq!(references(several).expect("fine"), ["z", "a"]);
+        let only = json!({"NetworkingConfig": {"EndpointsConfig": {"n1": {"Aliases": ["x"]}}}});
+        assert_eq!(references(only).expect("fine"), ["n1"]);
+        assert!(references(json!({"HostConfig": {"NetworkMode": "none"}})).expect("fine").is_empty());
+        let both = json!({"HostConfig": {"NetworkMode": "none"}, "NetworkingConfig": {"EndpointsConfig": {"n1": {}}}});
+        assert!(references(both).is_err());
+    }
+}
