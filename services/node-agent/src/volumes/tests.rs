@@ -92,7 +92,7 @@ fn plan(n: u8, mounts: Vec<VolumeMount>) -> PlannedContainer {
         desired: Desired::Created,
         spec: ContainerSpec { volumes: mounts, ..ContainerSpec::default() },
         image: PlannedImage { id: Digest::sha256([0; 32]), layers: Vec::new() },
-        endpoint: None,
+        endpoints: Vec::new(),
         uid_base: None,
         ports: Vec::new(),
     }
