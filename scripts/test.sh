@@ -36,6 +36,8 @@ $wharfage up --quiet # idempotent
 cargo test --quiet -p tests --test e2e
 stage "one host: kill -9 of every service in turn"
 cargo test --quiet -p tests --test crash -- --test-threads=1
+stage "one host: kill rounds and cycles, the short form"
+cargo test --quiet -p tests --test endurance -- --test-threads=1
 down
 stock > /tmp/wharfage-after.txt
 diff /tmp/wharfage-before.txt /tmp/wharfage-after.txt || { echo "make down left something behind"; exit 1; }

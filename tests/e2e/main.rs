@@ -15,6 +15,7 @@ mod options;
 mod pause;
 mod platform;
 mod streams;
+mod supervision;
 mod tenancy;
 mod update;
 mod volumes;

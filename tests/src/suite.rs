@@ -108,8 +108,15 @@ impl Suite {
     #[must_use]
     pub fn pid_of(&self, process: &str) -> i32 {
         let file = self.root.join(format!(".wharfage/run/{process}.pid"));
-        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        text.trim().parse().expect("a pid")
+        // It is empty for a moment when the process is started again.
+        for _ in 0..100 {
+            let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            if let Ok(pid) = text.trim().parse() {
+                return pid;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no pid in {}", file.display())
     }
 }
 

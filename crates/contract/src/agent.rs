@@ -45,6 +45,13 @@ pub struct AttachQuery {
     pub wait_ms: u64,
 }
 
+/// Stream number of a frame that says where the log has been read to, with [`LogsQuery::marks`].
+/// Its text is for [`LogsQuery::resume`].
+pub const LOG_MARK: u8 = b'M';
+/// Stream number of the frame that says that nothing more comes, with [`LogsQuery::marks`]. A body
+/// that ends without it broke off.
+pub const LOG_END: u8 = b'E';
+
 /// `GET {CONTAINERS}/{id}/logs?…`: framed (or raw with a terminal) body; with `follow` it ends when
 /// the container's run ends.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -66,6 +73,10 @@ pub struct LogsQuery {
     pub tail: Option<u64>,
     /// Put what goes along with the lines (labels, variables, the tag) and a space before every line.
     pub details: bool,
+    /// Frames in any case, with marks between them and an end.
+    pub marks: bool,
+    /// Go on at a mark of an earlier answer instead of `tail`.
+    pub resume: Option<String>,
 }
 
 /// `POST {CONTAINERS}/{id}/kill`: sends a signal to PID 1. 409 if it does not run.

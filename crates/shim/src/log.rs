@@ -49,7 +49,7 @@ impl Log {
             partial: [Vec::new(), Vec::new()],
             dropped_lines: 0,
         };
-        if let Err(e) = log.reopen(false) {
+        if let Err(e) = log.reopen() {
             eprintln!("open log {}: {e}", log.target.path);
         }
         log
@@ -146,7 +146,7 @@ impl Log {
         if self.batch.is_empty() {
             return;
         }
-        if self.file.is_none() && self.reopen(false).is_err() {
+        if self.file.is_none() && self.reopen().is_err() {
             self.dropped_lines += self.batch_lines;
         } else if let Some(file) = &mut self.file {
             match file.write_all(&self.batch) {
@@ -171,19 +171,19 @@ impl Log {
                 let _ = fs::rename(numbered(n), numbered(n + 1));
             }
             let _ = fs::rename(&self.target.path, numbered(1));
+        } else {
+            // Not truncated: who reads it reads it to its end, and then finds the new one.
+            let _ = fs::remove_file(&self.target.path);
         }
         self.file = None;
-        if let Err(e) = self.reopen(keep == 1) {
+        if let Err(e) = self.reopen() {
             eprintln!("rotate log {}: {e}", self.target.path);
         }
     }
 
-    fn reopen(&mut self, truncate: bool) -> io::Result<()> {
+    fn reopen(&mut self) -> io::Result<()> {
         let path = &self.target.path;
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
-        if truncate {
-            file.set_len(0)?;
-        }
         self.size = file.metadata()?.len();
         let mut last = [b'\n'];
         if self.size > 0 && file.read_at(&mut last, self.size - 1)? == 1 && last != *b"\n" {

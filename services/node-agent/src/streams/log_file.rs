@@ -2,7 +2,8 @@
 //! read in batches from a thread that may block.
 //!
 //! Rotation renames, so files are opened from the newest to the oldest and known by inode: whatever
-//! is renamed meanwhile is met again and recognised, never missed.
+//! is renamed meanwhile is met again and recognised, never missed. A place is told as file and offset,
+//! the file by inode and time of birth: inodes are used again.
 
 use std::{
     collections::VecDeque,
@@ -72,6 +73,29 @@ impl Cursor {
         Ok(Self { path: path.to_owned(), files, partial: Vec::new(), shown, over: false })
     }
 
+    /// Opens it where [`Cursor::position`] said; a file that rotation has removed since leaves what is newer.
+    pub(super) fn resume(path: &Path, position: &str, shown: Shown) -> io::Result<Self> {
+        let mut files = all_files(path, None)?;
+        let found = files.iter().enumerate().find_map(|(index, file)| {
+            let offset = position.strip_prefix(&name_of(file).ok()?)?.strip_prefix(':')?.parse::<u64>().ok()?;
+            Some((index, offset))
+        });
+        if let Some((index, offset)) = found {
+            files.drain(..index);
+            if let Some(file) = files.front_mut().filter(|f| f.metadata().is_ok_and(|m| m.len() >= offset)) {
+                file.seek(SeekFrom::Start(offset))?;
+            }
+        }
+        Ok(Self { path: path.to_owned(), files, partial: Vec::new(), shown, over: false })
+    }
+
+    /// Where the next line begins; `None` while there is no log.
+    pub(super) fn position(&mut self) -> io::Result<Option<String>> {
+        let Some(file) = self.files.front_mut() else { return Ok(None) };
+        let offset = file.stream_position()?.saturating_sub(self.partial.len() as u64);
+        Ok(Some(format!("{}:{offset}", name_of(file)?)))
+    }
+
     /// Reads what is there, some hundred kilobytes at most.
     pub(super) fn read(&mut self) -> io::Result<Batch> {
         let mut out = Vec::new();
@@ -85,11 +109,15 @@ impl Cursor {
                 }
                 continue;
             };
-            // With one file kept, rotation truncates it in place.
+            // Somebody truncated it in place.
             if file.stream_position()? > file.metadata()?.len() {
                 file.seek(SeekFrom::Start(0))?;
                 self.partial.clear();
             }
+            if self.files.len() == 1 {
+                self.hold_newer()?;
+            }
+            let Some(file) = self.files.front_mut() else { continue };
             match file.read(&mut chunk)? {
                 0 if !self.advance()? => return Ok(Batch { bytes: out, at_end: true, over: false }),
                 0 => {}
@@ -97,6 +125,15 @@ impl Cursor {
             }
         }
         Ok(Batch { bytes: out, at_end: false, over: self.over })
+    }
+
+    /// A file that has been begun is held before rotation removes it under a reader that lags behind.
+    fn hold_newer(&mut self) -> io::Result<()> {
+        let current = self.files.back().map(File::metadata).transpose()?.map(|m| m.ino());
+        if std::fs::metadata(&self.path).is_ok_and(|newest| Some(newest.ino()) != current) {
+            self.files.extend(all_files(&self.path, current)?);
+        }
+        Ok(())
     }
 
     /// The current file is read: on to the next, if there is one.
@@ -171,6 +208,13 @@ fn show(shown: &Shown, line: &[u8], out: &mut Vec<u8>) -> bool {
     }
     out.extend_from_slice(line.log.as_bytes());
     false
+}
+
+/// What tells a file from all others that ever had its inode.
+fn name_of(file: &File) -> io::Result<String> {
+    let meta = file.metadata()?;
+    let born = meta.created().ok().and_then(|born| born.duration_since(std::time::UNIX_EPOCH).ok());
+    Ok(format!("{}.{}", meta.ino(), born.map_or(0, |born| born.as_nanos())))
 }
 
 /// The log's files, oldest first; only those newer than the one with `inode`, if it is given.
@@ -340,6 +384,48 @@ mod tests {
         let file = fs::OpenOptions::new().write(true).truncate(true).open(&path).expect("opens");
         (&file).write_all(lines(100..103).as_bytes()).expect("writes");
         assert_eq!(all(&mut cursor), numbers(100..103));
+    }
+
+    #[test]
+    fn reading_goes_on_at_a_position_also_after_rotations() {
+        let (_dir, path) = rotated();
+        let mut cursor = Cursor::open(&path, Some(1), both()).expect("opens");
+        let begin = cursor.position().expect("asks").expect("has one");
+        let again = |at: &str| all(&mut Cursor::resume(&path, at, both()).expect("opens"));
+        assert_eq!(again(&begin), numbers(2499..2500));
+        all(&mut cursor);
+        let end = cursor.position().expect("asks").expect("has one");
+        assert_eq!(again(&end), "");
+        // A line half-way written is before the position only when it is whole.
+        let mut file = fs::OpenOptions::new().append(true).open(&path).expect("opens");
+        let (half, rest) = (&line(2500)[..10], &line(2500)[10..]);
+        file.write_all(half.as_bytes()).expect("writes");
+        assert_eq!(all(&mut cursor), "");
+        assert_eq!(cursor.position().expect("asks"), Some(end.clone()));
+        file.write_all(rest.as_bytes()).expect("writes");
+        fs::rename(&path, format!("{}.1", path.display())).expect("renames");
+        fs::write(&path, lines(2501..2510)).expect("writes");
+        assert_eq!(again(&end), numbers(2500..2510));
+        assert_eq!(all(&mut cursor), numbers(2500..2510));
+        fs::remove_file(format!("{}.1", path.display())).expect("removes");
+        let older = format!("{}.2", path.display());
+        fs::remove_file(older).expect("removes");
+        assert_eq!(again(&end), numbers(2501..2510), "what is gone is gone, and nothing comes twice");
+    }
+
+    #[test]
+    fn a_reader_that_lags_behind_holds_the_file_it_has_not_begun() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("c-json.log");
+        fs::write(&path, lines(0..40_000)).expect("writes");
+        let mut cursor = Cursor::open(&path, None, both()).expect("opens");
+        let mut text = cursor.read().expect("reads").bytes;
+        fs::remove_file(&path).expect("removes");
+        fs::write(&path, lines(40_000..40_010)).expect("writes");
+        text.extend(cursor.read().expect("reads").bytes);
+        fs::remove_file(&path).expect("removes");
+        fs::write(&path, lines(40_010..40_020)).expect("writes");
+        assert_eq!(String::from_utf8(text).expect("text") + &all(&mut cursor), numbers(0..40_020));
     }
 
     #[test]

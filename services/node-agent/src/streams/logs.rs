@@ -4,9 +4,13 @@
 use std::{io, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use contract::{agent::LogsQuery, host::PlannedContainer};
+use contract::{
+    agent::{LOG_END, LOG_MARK, LogsQuery},
+    host::PlannedContainer,
+};
 use futures::Stream;
 use model::{Observed, Phase};
+use runtime::protocol::frame_header;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 use tokio::sync::watch;
 
@@ -28,6 +32,18 @@ struct Reading {
     cursor: Option<Cursor>,
     follow: Option<Follow>,
     done: bool,
+    marks: Marks,
+}
+
+/// Frames for a reader that wants to go on after a break.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    None,
+    /// The beginning has yet to be marked.
+    First,
+    Every,
+    /// The end has been said.
+    Ended,
 }
 
 struct Follow {
@@ -52,7 +68,7 @@ pub(crate) fn stream(host: &SharedHost, keeper: &Handle, query: LogsQuery) -> Ch
             None
         }
     };
-    let (path, tail) = (host.places.log_file(&keeper.id), query.tail);
+    let (path, from) = (host.places.log_file(&keeper.id), (query.resume, query.tail));
     let shown = Shown {
         stdout: query.stdout,
         stderr: query.stderr,
@@ -60,16 +76,21 @@ pub(crate) fn stream(host: &SharedHost, keeper: &Handle, query: LogsQuery) -> Ch
         until: query.until_ns.and_then(stamp),
         timestamps: query.timestamps,
         details: query.details.then(|| plan.as_ref().map(details).unwrap_or_default()),
-        raw,
+        raw: raw && !query.marks,
     };
-    let begin = Reading { cursor: None, follow, done: !kept };
+    let marks = if query.marks { Marks::First } else { Marks::None };
+    let begin = Reading { cursor: None, follow, done: !kept, marks };
     Box::pin(futures::stream::try_unfold(
-        (begin, Some((path, tail, shown))),
+        (begin, Some((path, from, shown))),
         |(mut reading, mut unopened)| async move {
-            if let Some((path, tail, shown)) = unopened.take()
+            if let Some((path, from, shown)) = unopened.take()
                 && !reading.done
             {
-                reading.cursor = Some(blocking(move || Cursor::open(&path, tail, shown)).await?);
+                let open = move || match from {
+                    (Some(position), _) => Cursor::resume(&path, &position, shown),
+                    (None, tail) => Cursor::open(&path, tail, shown),
+                };
+                reading.cursor = Some(blocking(open).await?);
             }
             Ok(reading.next().await?.map(|chunk| (chunk, (reading, None))))
         },
@@ -78,11 +99,26 @@ pub(crate) fn stream(host: &SharedHost, keeper: &Handle, query: LogsQuery) -> Ch
 
 impl Reading {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.marks == Marks::First {
+            self.marks = Marks::Every;
+            let mark = self.cursor.as_mut().map(mark).transpose()?.unwrap_or_default();
+            if !mark.is_empty() {
+                return Ok(Some(mark.into()));
+            }
+        }
         while !self.done {
             // Taken before reading: what the run wrote before it ended is then read for certain.
             let ended = self.follow.as_ref().is_none_or(|f| !is_alive(&f.observed.borrow()));
             let Some(mut cursor) = self.cursor.take() else { return Ok(None) };
-            let (cursor, batch) = blocking(move || cursor.read().map(|batch| (cursor, batch))).await?;
+            let marked = self.marks == Marks::Every;
+            let read = move || {
+                let mut batch = cursor.read()?;
+                if marked && !batch.bytes.is_empty() {
+                    batch.bytes.append(&mut mark(&mut cursor)?);
+                }
+                Ok((cursor, batch))
+            };
+            let (cursor, batch) = blocking(read).await?;
             self.cursor = Some(cursor);
             let Batch { bytes, at_end, over } = batch;
             self.done = over || (at_end && ended);
@@ -96,8 +132,19 @@ impl Reading {
                 self.done = !follow.wait().await;
             }
         }
+        if self.marks == Marks::Every {
+            self.marks = Marks::Ended;
+            return Ok(Some(Bytes::copy_from_slice(&frame_header(LOG_END, 0))));
+        }
         Ok(None)
     }
+}
+
+/// Where reading has got, as a frame.
+fn mark(cursor: &mut Cursor) -> io::Result<Vec<u8>> {
+    let Some(position) = cursor.position()? else { return Ok(Vec::new()) };
+    let header = frame_header(LOG_MARK, u32::try_from(position.len()).unwrap_or(0));
+    Ok([&header, position.as_bytes()].concat())
 }
 
 impl Follow {

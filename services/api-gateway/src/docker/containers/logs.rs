@@ -1,5 +1,7 @@
 //! `GET /containers/{id}/logs`: what the container said, from its host, byte for byte.
 
+mod resume;
+
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -52,6 +54,8 @@ pub(crate) async fn logs(
         // As dockerd: what is no number is all.
         tail: query.text("tail").and_then(|tail| tail.parse().ok()),
         details: query.flag("details"),
+        marks: query.flag("follow"),
+        resume: None,
     };
     let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
     if !container.spec.log.keep {
@@ -60,6 +64,9 @@ pub(crate) async fn logs(
     let path = format!("{CONTAINERS}/{}/logs", container.id);
     let agent = gateway.agents.of(&container)?;
     let body = match agent.stream(Method::GET, &path, Some(&asked), None::<&()>).await.map_err(tenant_error) {
+        Ok(reply) if asked.follow => {
+            Body::from_stream(resume::follow(agent, path, asked.clone(), container.spec.tty, reply))
+        }
         Ok(reply) => Body::from_stream(reply.bytes_stream()),
         // Its host has not heard of it yet: it cannot have said anything.
         Err(Error::NotFound(_)) if !asked.follow => Body::empty(),
