@@ -143,19 +143,10 @@ fn a_child_that_is_killed_for_its_memory_is_an_event_of_a_container_that_runs_on
     let shown = || docker.ok(&["inspect", "-f", "{{.State.Status}} {{.State.OOMKilled}}", &name]);
     eventually("it is told", Duration::from_secs(15), || shown() == "running true");
     let filter = format!("container={name}");
-    let args = [
-        "events",
-        "--since",
-        "10m",
-        "--until",
-        "0s",
-        "--filter",
-        &filter,
-        "--filter",
-        "event=oom",
-        "--format",
-        "{{.Action}}",
-    ];
+    let later = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs() + 1;
+    let (until, form) = (later.to_string(), "{{.Action}}");
+    let picked = ["--filter", &filter, "--filter", "event=oom", "--format", form];
+    let args = [&["events", "--since", "10m", "--until", &until], &picked[..]].concat();
     assert_eq!(docker.ok(&args), "oom");
     assert_eq!(docker.ok(&["logs", &name]).lines().last(), Some("survived"));
     docker.remove(&[&name]);
