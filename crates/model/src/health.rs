@@ -1,4 +1,5 @@
-//! Health of a running container: how it is checked (`Healthcheck`), and what came of it (`Health`).
+//! Health of a running container: how users and images ask for it to be checked
+//! (`HealthcheckSettings`), how it is checked (`Healthcheck`), and what came of it (`Health`).
 //! Docker API: `HealthConfig`, `Health`, `HealthcheckResult`.
 
 use serde::{Deserialize, Serialize};
@@ -7,8 +8,26 @@ use utoipa::ToSchema;
 
 /// Probe results that are kept; older ones go.
 pub const HEALTH_LOG_ENTRIES: usize = 5;
-/// Output kept of one probe, in bytes.
+/// What is kept of the output of one probe, in bytes.
 pub const HEALTH_OUTPUT_MAX_BYTES: usize = 4_096;
+
+/// A check as an image or a user writes it: what is empty or 0 is left to the next best.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct HealthcheckSettings {
+    /// `[]`, `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", …]`.
+    pub test: Vec<String>,
+    /// Between the end of one probe and the next.
+    pub interval_ns: i64,
+    /// Longest a probe may take.
+    pub timeout_ns: i64,
+    /// Failures this long after the start do not count.
+    pub start_period_ns: i64,
+    /// Between probes during the start period.
+    pub start_interval_ns: i64,
+    /// Failures in a row that make it unhealthy.
+    pub retries: i64,
+}
 
 /// A command run in the container now and then. Durations are complete: the defaults are filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -73,6 +92,6 @@ pub struct HealthProbe {
     pub finished_at: OffsetDateTime,
     /// Exit status: 0 is healthy; -1 if it could not be run or took too long.
     pub exit_code: i32,
-    /// What it wrote, at most [`HEALTH_OUTPUT_MAX_BYTES`].
+    /// What it wrote, at most [`HEALTH_OUTPUT_MAX_BYTES`], and what there is to say about it.
     pub output: String,
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Digest;
+use crate::{Digest, HealthcheckSettings};
 
 /// How a layer blob is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -55,4 +55,8 @@ pub struct ImageConfig {
     pub labels: BTreeMap<String, String>,
     /// The signal that stops it, if not SIGTERM.
     pub stop_signal: Option<String>,
+    /// How its health is checked, as the image says it.
+    pub healthcheck: Option<HealthcheckSettings>,
+    /// The shell of `CMD-SHELL`; empty means `/bin/sh -c`.
+    pub shell: Vec<String>,
 }

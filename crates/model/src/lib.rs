@@ -26,7 +26,9 @@ pub use container::{
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use event::{Event, EventKind};
-pub use health::{HEALTH_LOG_ENTRIES, HEALTH_OUTPUT_MAX_BYTES, Health, HealthProbe, HealthStatus, Healthcheck};
+pub use health::{
+    HEALTH_LOG_ENTRIES, HEALTH_OUTPUT_MAX_BYTES, Health, HealthProbe, HealthStatus, Healthcheck, HealthcheckSettings,
+};
 pub use host::{HostCapacity, HostCondition, HostState};
 pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, TenantId, TokenId, VolumeId};
 pub use image::{ImageConfig, LayerDescriptor, LayerEncoding};

@@ -171,6 +171,10 @@ pub struct ExecRequest {
     /// Rows and columns at start.
     #[serde(default)]
     pub console_size: Option<(u16, u16)>,
+    /// It lives no longer than this connection: when that ends first, everything in its process group
+    /// is killed. Its only record is that of an end that was waited for; the reader deletes it.
+    #[serde(default)]
+    pub lifeline: bool,
 }
 
 /// The shim's answer.

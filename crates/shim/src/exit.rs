@@ -17,7 +17,7 @@ use nix::{
 use runtime::protocol::{Event, ExecRecord, ExitRecord, Stage};
 
 use crate::{
-    client::Role,
+    client::{Client, Role},
     clock,
     record::{self, Durability},
     shim::Shim,
@@ -112,6 +112,8 @@ impl Shim {
     fn finish_exec(&mut self, key: u64, ended: Ended) {
         let Some(at) = self.tasks.iter().position(|t| t.key == key) else { return };
         let task = self.tasks.remove(at);
+        let listened = |c: &Client| matches!(c.role, Role::Stream(s) if s.task == key) && !c.hung_up;
+        let unwanted = task.lifeline && !self.clients.iter().any(listened);
         let record = ExecRecord {
             id: task.exec.unwrap_or_default(),
             run: self.config.run,
@@ -121,7 +123,9 @@ impl Shim {
             error: String::new(),
             finished_at_ns: Some(ended.at_ns),
         };
-        self.write_exec_record(&record);
+        if !unwanted {
+            self.write_exec_record(&record);
+        }
         self.note_oom();
         self.broadcast(&Event::ExecExited(record));
         self.end_streams(key);

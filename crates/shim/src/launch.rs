@@ -24,7 +24,7 @@ use crate::{
     record::{self, Durability},
     shim::Shim,
     stdio::{self, Console, Wanted},
-    task::{INIT, Job, Task},
+    task::{INIT, Job},
 };
 
 /// How long a runtime may take to start a process before it is killed.
@@ -160,24 +160,26 @@ impl Shim {
 
     fn started(&mut self, key: u64, pid: u32) {
         let now = clock::now_ns();
-        let (mut waiting, mut exec, mut detached) = (Vec::new(), None, false);
+        let (mut waiting, mut exec, mut detached, mut lifeline) = (Vec::new(), None, false, false);
         self.with_task(key, |task| {
             task.pid = Some(pid);
             task.started_at_ns = Some(now);
             waiting = std::mem::take(&mut task.waiting);
             exec.clone_from(&task.exec);
-            detached = task.detached;
+            (detached, lifeline) = (task.detached, task.lifeline);
         });
         let reply = if let Some(id) = exec {
-            self.write_exec_record(&ExecRecord {
-                id,
-                run: self.config.run,
-                running: true,
-                pid: Some(pid),
-                exit_code: None,
-                error: String::new(),
-                finished_at_ns: None,
-            });
+            if !lifeline {
+                self.write_exec_record(&ExecRecord {
+                    id,
+                    run: self.config.run,
+                    running: true,
+                    pid: Some(pid),
+                    exit_code: None,
+                    error: String::new(),
+                    finished_at_ns: None,
+                });
+            }
             Reply::ExecStarted { pid }
         } else {
             self.stage = Stage::Running;
@@ -211,7 +213,7 @@ impl Shim {
         }
         if key != INIT && streams == 0 {
             // Its client has gone, or never had a stream: nobody will ever end its input.
-            self.with_task(key, Task::input_ended);
+            self.with_task(key, |task| if task.lifeline { task.kill() } else { task.input_ended() });
         }
     }
 
@@ -224,15 +226,17 @@ impl Shim {
 
     /// The runtime refused, or could not be run.
     pub(crate) fn not_started(&mut self, key: u64, failure: &StartFailure) {
-        let mut waiting = Vec::new();
-        let mut exec = None;
+        let (mut waiting, mut exec, mut lifeline) = (Vec::new(), None, false);
         self.with_task(key, |task| {
             waiting = std::mem::take(&mut task.waiting);
             exec.clone_from(&task.exec);
+            lifeline = task.lifeline;
             task.stdin = None;
             task.outputs = [None, None];
         });
-        if let Some(id) = exec {
+        if exec.is_some() && lifeline {
+            self.tasks.retain(|t| t.key != key);
+        } else if let Some(id) = exec {
             self.write_exec_record(&ExecRecord {
                 id,
                 run: self.config.run,

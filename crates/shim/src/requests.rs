@@ -208,6 +208,7 @@ impl Shim {
             exec: Some(request.id.clone()),
             tty: request.tty,
             detached: request.detach,
+            lifeline: request.lifeline,
             open_stdin: request.stdin && !request.detach,
             stdin_once: true,
             size: request.console_size,

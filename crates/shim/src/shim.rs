@@ -374,10 +374,15 @@ impl Shim {
         }
         for at in 0..self.clients.len() {
             let client = &self.clients[at];
-            if let (true, false, Role::Stream(s)) = (client.is_over(), client.input_ended, client.role)
-                && s.stdin
-            {
-                self.with_task(s.task, Task::input_ended);
+            if let (true, Role::Stream(s)) = (client.is_over(), client.role) {
+                let cut_short = s.stdin && !client.input_ended;
+                self.with_task(s.task, |task| {
+                    if task.lifeline {
+                        task.kill();
+                    } else if cut_short {
+                        task.input_ended();
+                    }
+                });
             }
         }
         self.clients.retain(|c| !c.is_over());

@@ -2,7 +2,11 @@
 
 use std::{io, os::fd::OwnedFd, path::PathBuf, time::Instant};
 
-use nix::{errno::Errno, unistd::read};
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill, killpg},
+    unistd::{Pid, read},
+};
 
 use crate::stdio::{Console, Stdin};
 
@@ -38,6 +42,8 @@ pub(crate) struct Task {
     pub(crate) exec: Option<String>,
     pub(crate) tty: bool,
     pub(crate) detached: bool,
+    /// It ends with its client.
+    pub(crate) lifeline: bool,
     /// Somebody may write to it.
     pub(crate) open_stdin: bool,
     /// Its input ends with the first client that has it.
@@ -59,6 +65,16 @@ impl Task {
     /// It has been started and has not ended.
     pub(crate) fn runs(&self) -> bool {
         self.started_at_ns.is_some() && self.ended.is_none()
+    }
+
+    /// SIGKILL to it and its process group. It has not been waited for, so its PID is nobody else's.
+    pub(crate) fn kill(&self) {
+        let pid = self.pid.filter(|_| self.runs()).and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid.map(Pid::from_raw) {
+            // Every runtime we know makes it a group's leader; if one does not, it dies alone.
+            let _ = killpg(pid, Signal::SIGKILL);
+            let _ = kill(pid, Signal::SIGKILL);
+        }
     }
 
     /// No more output can come.

@@ -1,8 +1,8 @@
 //! Further processes in a running container.
 
 use runtime::{
-    ExecProcess,
-    protocol::{Event, Failure, Reply, Request},
+    ExecProcess, cgroup,
+    protocol::{Event, ExecRequest, Failure, Reply, Request},
 };
 
 use crate::harness::{Container, shell, until};
@@ -142,4 +142,36 @@ fn many_execs_at_once_do_not_mix() {
     for (n, (connection, _)) in all.into_iter().enumerate() {
         assert_eq!(connection.read_frames().0, format!("{n}\n"));
     }
+}
+
+#[test]
+fn an_exec_on_a_lifeline_dies_with_its_connection_and_leaves_no_record() {
+    let container = running();
+    let mut events = container.subscribe();
+    events.event();
+    let on_a_lifeline = |id: &str, script: &str| {
+        let document = container.exec_document(id, &sh(script), [false, true, true]);
+        container.exec_request(ExecRequest { lifeline: true, ..document })
+    };
+    let (connection, _) = on_a_lifeline("h1", "echo fine; exit 3");
+    assert_eq!(connection.read_frames().0, "fine\n");
+    let record = container.run_dir.read_exec("h1").expect("readable").expect("somebody waited for it");
+    assert_eq!(record.exit_code, Some(3));
+    assert_eq!(events.event(), Event::ExecExited(record));
+    std::fs::remove_file(container.run_dir.exec_record("h1")).expect("removes");
+
+    let alone = cgroup::pids_in(&container.cgroup_path).len();
+    let (mut connection, _) = on_a_lifeline("h2", "trap '' TERM HUP; echo ready; sleep 60; sleep 60");
+    connection.read_until("ready");
+    until(|| (cgroup::pids_in(&container.cgroup_path).len() == alone + 2).then_some(()));
+    drop(connection);
+    let Event::ExecExited(record) = events.event() else { panic!("it lives on") };
+    assert_eq!((record.id.as_str(), record.exit_code), ("h2", Some(137)));
+    until(|| (cgroup::pids_in(&container.cgroup_path).len() == alone).then_some(()));
+    let (connection, reply) = on_a_lifeline("h3", "sleep 60");
+    assert!(matches!(reply, Reply::ExecStarted { .. }));
+    drop(connection);
+    until(|| matches!(events.event(), Event::ExecExited(_)).then_some(()));
+    let left: Vec<_> = std::fs::read_dir(container.run_dir.execs()).expect("lists").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -195,18 +195,26 @@ impl Container {
         streams: [bool; 3],
         detach: bool,
     ) -> (Connection, Reply) {
+        self.exec_request(ExecRequest { detach, ..self.exec_document(id, exec, streams) })
+    }
+
+    pub(crate) fn exec_document(&self, id: &str, exec: &ExecProcess, streams: [bool; 3]) -> ExecRequest {
         let process = exec_process(&self.bundle, exec).expect("process document");
         let [stdin, stdout, stderr] = streams;
-        let request = ExecRequest {
+        ExecRequest {
             id: id.into(),
             process,
             stdin,
             stdout,
             stderr,
-            detach,
+            detach: false,
             tty: exec.tty,
             console_size: exec.console_size,
-        };
+            lifeline: false,
+        }
+    }
+
+    pub(crate) fn exec_request(&self, request: ExecRequest) -> (Connection, Reply) {
         let mut connection = self.connect();
         let reply = connection.ask(&Request::Exec(request));
         (connection, reply)

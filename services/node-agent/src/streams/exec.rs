@@ -49,6 +49,7 @@ pub(crate) async fn start(
         detach,
         tty: start.tty,
         console_size: start.console_size,
+        lifeline: false,
     };
     match shim.ask(&Request::Exec(request)).await.map_err(shims::broken)? {
         Reply::ExecStarted { .. } => {}

@@ -78,16 +78,27 @@ impl From<WordsWritten> for Words {
     }
 }
 
-/// A health check.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+/// A health check; durations in nanoseconds. What is empty or 0 is the image's, or dockerd's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Healthcheck {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) test: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) interval: i64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) timeout: i64,
-    pub(crate) retries: i64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) start_period: i64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) start_interval: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) retries: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// Which networks, and how.

@@ -63,7 +63,7 @@ pub(crate) async fn create(
     query: Query,
     JsonBody(body): JsonBody<Value>,
 ) -> DockerResponse {
-    let body: CreateBody = typed(attachments::with_every_network(body.unwrap_or_else(|| json!({}))))?;
+    let mut body: CreateBody = typed(attachments::with_every_network(body.unwrap_or_else(|| json!({}))))?;
     if body.config.image.is_empty() {
         return Err(Error::InvalidArgument("no image specified: Config.Image is empty".into()).into());
     }
@@ -71,6 +71,10 @@ pub(crate) async fn create(
         |mount: &super::host_config::Mount| mount.volume_options.as_ref().is_some_and(|o| !o.subpath.is_empty());
     if !version.at_least(45) && body.host_config.mounts.iter().any(has_subpath) {
         return Err(Error::InvalidArgument("VolumeOptions.Subpath needs API v1.45 or newer".into()).into());
+    }
+    if let Some(check) = body.config.healthcheck.as_mut().filter(|_| !version.at_least(44)) {
+        // It came with 1.44.
+        check.start_interval = 0;
     }
     let name = query.text("name").map(str::parse::<ContainerName>).transpose()?;
     let (container, made, warnings) = write(&gateway, &scope, &body, name, query.text("platform")).await?;

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use model::{Error, ImageConfig, Result};
+use model::{Error, HealthcheckSettings, ImageConfig, Result};
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::body::{Healthcheck, typed};
 
 #[derive(Deserialize)]
 struct Document {
@@ -25,6 +27,8 @@ struct Settings {
     volumes: Option<BTreeMap<String, Value>>,
     labels: Option<BTreeMap<String, String>>,
     stop_signal: Option<String>,
+    healthcheck: Option<Value>,
+    shell: Option<Vec<String>>,
 }
 
 /// Reads the part of an image config that shapes a container.
@@ -32,6 +36,9 @@ pub(crate) fn parse(document: &[u8]) -> Result<ImageConfig> {
     let document: Document = serde_json::from_slice(document)
         .map_err(|e| Error::InvalidArgument(format!("the image's config cannot be used: {e}")))?;
     let settings = document.config.unwrap_or_default();
+    let healthcheck = settings.healthcheck.map(typed::<Healthcheck>).transpose();
+    let healthcheck =
+        healthcheck.map_err(|e| Error::InvalidArgument(format!("the image's Healthcheck cannot be used: {e}")))?;
     Ok(ImageConfig {
         env: settings.env.unwrap_or_default(),
         entrypoint: settings.entrypoint.unwrap_or_default(),
@@ -42,6 +49,8 @@ pub(crate) fn parse(document: &[u8]) -> Result<ImageConfig> {
         volumes: settings.volumes.unwrap_or_default().into_keys().collect(),
         labels: settings.labels.unwrap_or_default(),
         stop_signal: settings.stop_signal.filter(|s| !s.is_empty()),
+        healthcheck: healthcheck.map(HealthcheckSettings::from),
+        shell: settings.shell.unwrap_or_default(),
     })
 }
 
@@ -58,5 +67,13 @@ mod tests {
         );
         assert_eq!(parse(b"{}").expect("parses"), ImageConfig::default());
         assert!(parse(b"{\"config\":{\"Env\":7}}").is_err());
+    }
+
+    #[test]
+    fn a_healthcheck_is_read_and_a_wrong_one_is_an_error() {
+        let document = br#"{"config":{"Healthcheck":{"Test":["CMD","true"],"Interval":1000000,"Retries":null}}}"#;
+        let check = parse(document).expect("parses").healthcheck.expect("has one");
+        assert_eq!((check.test, check.interval_ns, check.retries), (vec!["CMD".into(), "true".into()], 1_000_000, 0));
+        assert!(parse(br#"{"config":{"Healthcheck":{"Test":"true"}}}"#).is_err());
     }
 }

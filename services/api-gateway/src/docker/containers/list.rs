@@ -140,7 +140,7 @@ impl<'a> Chosen<'a> {
             && self.filters.labels(&c.spec.labels)
             && self.filters.any("status", |s| s == state.as_str())
             && self.filters.any("network", network_fits)
-            && self.filters.any("health", |s| s == "none")
+            && self.filters.any("health", |s| s == state::health_word(c))
             && self.filters.any("is-task", |s| matches!(s, "false" | "0"))
             && self.filters.any("volume", |wanted| volumes::has(&c.spec, wanted))
             && (self.publish.is_empty() || self.publish.iter().any(|range| publishes(c, range)))

@@ -1,7 +1,7 @@
 //! A container as Docker's inspect and list show it, per requested version. Pure: a record in, JSON
 //! out; nothing here decides anything.
 
-use model::{ContainerSpec, MacAddress, PublishedPort};
+use model::{ContainerSpec, Health, HealthProbe, HealthStatus, MacAddress, PublishedPort};
 use serde_json::{Map, Value, json};
 use store::{ContainerRecord, EndpointRecord};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -82,7 +82,7 @@ fn state_object(container: &ContainerRecord) -> Value {
     let over = !state.is_alive();
     let error = exit.filter(|_| over).map_or("", |e| e.error.as_str());
     let error = if error.is_empty() { observed.prepare_error.as_deref().unwrap_or_default() } else { error };
-    json!({
+    let mut shown = json!({
         "Status": state.as_str(),
         "Running": state.is_running(),
         "Paused": state == State::Paused,
@@ -94,7 +94,24 @@ fn state_object(container: &ContainerRecord) -> Value {
         "Error": error,
         "StartedAt": instant(observed.started_at),
         "FinishedAt": instant(exit.map(|e| e.finished_at)),
-    })
+    });
+    if let Some((status, health)) = state::health(container) {
+        shown["Health"] = health_object(status, health);
+    }
+    shown
+}
+
+fn health_object(status: HealthStatus, health: &Health) -> Value {
+    let probe = |probe: &HealthProbe| {
+        json!({
+            "Start": instant(Some(probe.started_at)),
+            "End": instant(Some(probe.finished_at)),
+            "ExitCode": probe.exit_code,
+            "Output": probe.output,
+        })
+    };
+    let log: Vec<Value> = health.log.iter().map(probe).collect();
+    json!({"Status": status.as_str(), "FailingStreak": health.failing_streak, "Log": log})
 }
 
 /// The client's own `HostConfig`, every field of it, with the defaults that were applied.
@@ -280,7 +297,8 @@ pub(crate) fn summary(container: &ContainerRecord, version: RequestedVersion, no
         "Mounts": volumes::mount_points(&container.spec),
     });
     if version.at_least(52) {
-        shown["Health"] = json!({"Status": "none", "FailingStreak": 0});
+        let streak = state::health(container).map_or(0, |(_, health)| health.failing_streak);
+        shown["Health"] = json!({"Status": state::health_word(container), "FailingStreak": streak});
     }
     shown
 }
@@ -385,6 +403,34 @@ pub(crate) mod tests {
         let new = inspect(&running(), version(52));
         assert!(new["NetworkSettings"].get("IPAddress").is_none());
         assert_eq!(new["NetworkSettings"]["Networks"]["bridge"]["MacAddress"], "02:42:0a:80:10:05");
+    }
+
+    #[test]
+    fn health_is_shown_of_what_has_a_check_and_ends_with_the_run() {
+        let mut container = running();
+        assert!(inspect(&container, version(53))["State"].get("Health").is_none());
+        let health = |status| {
+            let probe = HealthProbe { started_at: NOW, finished_at: NOW, exit_code: 1, output: "no".into() };
+            Some(Health { status, failing_streak: 1, log: vec![probe] })
+        };
+        for (status, text) in [
+            (HealthStatus::Starting, "Up 21 seconds (health: starting)"),
+            (HealthStatus::Healthy, "Up 21 seconds (healthy)"),
+            (HealthStatus::Unhealthy, "Up 21 seconds (unhealthy)"),
+        ] {
+            container.observed.health = health(status);
+            let line = summary(&container, version(53), NOW);
+            assert_eq!(line["Status"], text);
+            assert_eq!(line["Health"], json!({"Status": status.as_str(), "FailingStreak": 1}));
+            assert!(summary(&container, version(51), NOW).get("Health").is_none());
+        }
+        container.observed.health = health(HealthStatus::Healthy);
+        let shown = &inspect(&container, version(53))["State"]["Health"];
+        let at = "2026-11-23T12:00:00Z";
+        assert_eq!(shown["Log"], json!([{"Start": at, "End": at, "ExitCode": 1, "Output": "no"}]));
+        container.observed.paused = true;
+        assert_eq!(summary(&container, version(53), NOW)["Status"], "Up 21 seconds (Paused)");
+        assert_eq!(inspect(&container, version(53))["State"]["Health"]["Status"], "unhealthy");
     }
 
     #[test]

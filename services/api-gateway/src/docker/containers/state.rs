@@ -1,6 +1,6 @@
 //! Docker's word for how a container is doing, from what is wanted and what was observed. Pure.
 
-use model::{ContainerSpec, Desired, Error, Observed, Phase, RestartPolicy, Result};
+use model::{ContainerSpec, Desired, Error, Health, HealthStatus, Observed, Phase, RestartPolicy, Result};
 use store::ContainerRecord;
 use time::OffsetDateTime;
 
@@ -89,14 +89,33 @@ fn restarts(desired: &Desired, observed: &Observed, policy: RestartPolicy) -> bo
         }
 }
 
-/// `Up 3 seconds`, `Exited (0) 2 minutes ago`, `Created`.
+/// Its health, once it has been started with a check. As in dockerd, one that does not run (or stands
+/// still) is not healthy.
+pub(crate) fn health(container: &ContainerRecord) -> Option<(HealthStatus, &Health)> {
+    let health = container.observed.health.as_ref()?;
+    Some((if of(container) == State::Running { health.status } else { HealthStatus::Unhealthy }, health))
+}
+
+/// `starting`, `healthy`, `unhealthy`, or `none` where nothing is checked.
+pub(crate) fn health_word(container: &ContainerRecord) -> &'static str {
+    health(container).map_or("none", |(status, _)| status.as_str())
+}
+
+/// `Up 3 seconds (healthy)`, `Exited (0) 2 minutes ago`, `Created`.
 pub(crate) fn status_text(container: &ContainerRecord, now: OffsetDateTime) -> String {
     let since = |then: Option<OffsetDateTime>| elapsed::human(now - then.unwrap_or(now));
     let exit = container.observed.exit.as_ref();
     let ended = || (exit.map_or(0, |e| e.code), since(exit.map(|e| e.finished_at)));
     match of(container) {
         State::Created => "Created".into(),
-        State::Running => format!("Up {}", since(container.observed.started_at)),
+        State::Running => {
+            let up = since(container.observed.started_at);
+            match health(container) {
+                None => format!("Up {up}"),
+                Some((HealthStatus::Starting, _)) => format!("Up {up} (health: starting)"),
+                Some((status, _)) => format!("Up {up} ({})", status.as_str()),
+            }
+        }
         State::Paused => format!("Up {} (Paused)", since(container.observed.started_at)),
         State::Restarting => {
             let (code, ago) = ended();

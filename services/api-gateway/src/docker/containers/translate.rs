@@ -3,6 +3,7 @@
 //! reason, or named in a warning; none is dropped.
 
 mod command;
+mod health;
 mod kernel;
 mod log;
 mod mounts;
@@ -24,7 +25,7 @@ pub(crate) use settings::byte_size;
 pub(super) use update::{Updated, update};
 
 use super::{
-    body::CreateBody,
+    body::{CreateBody, Healthcheck},
     host_config::{self, HostConfig},
 };
 
@@ -72,8 +73,10 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
     let labels = labels(&config.labels, &image.labels)?;
     let env = command::environment(&config.env, &image.env)?;
     let log = log::log(host, &labels, &env, &mut warnings)?;
+    let check = health::merge(config.healthcheck.as_ref(), image.healthcheck.as_ref());
+    let shell = if config.shell.0.is_empty() { &image.shell } else { &config.shell.0 };
     let spec = ContainerSpec {
-        healthcheck: None,
+        healthcheck: check.as_ref().map(|check| health::complete(check, shell, &mut warnings)).transpose()?.flatten(),
         image: config.image.clone(),
         entrypoint,
         cmd,
@@ -111,7 +114,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         dns_options: settings::short_list(&host.dns_options, "DnsOptions")?,
         dns_search: settings::short_list(&host.dns_search, "DnsSearch")?,
         runtime: String::new(),
-        shown: shown(body, mounts.declared),
+        shown: shown(body, mounts.declared, check.as_ref(), shell),
     };
     check_size(&spec)?;
     Ok(Translated { spec, volumes: mounts.volumes, shared: mounts.shared, warnings })
@@ -155,7 +158,12 @@ fn restart(host: &HostConfig) -> Result<RestartPolicy> {
 }
 
 /// The client's own document, for inspect. Only what is not a default is kept.
-fn shown(body: &CreateBody, declared_volumes: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+fn shown(
+    body: &CreateBody,
+    declared_volumes: BTreeMap<String, Value>,
+    check: Option<&Healthcheck>,
+    shell: &[String],
+) -> BTreeMap<String, Value> {
     let mut host = body.host_config.clone();
     if host.network_mode.is_empty() || host.network_mode == "default" {
         host.network_mode = "bridge".into();
@@ -175,8 +183,8 @@ fn shown(body: &CreateBody, declared_volumes: BTreeMap<String, Value>) -> BTreeM
     }
     let config = &body.config;
     let mut rest = serde_json::Map::new();
-    if let Some(check) = &config.healthcheck {
-        rest.insert("Healthcheck".into(), serde_json::json!({"Test": check.test}));
+    if let Some(check) = check {
+        rest.insert("Healthcheck".into(), serde_json::json!(check));
     }
     if !declared_volumes.is_empty() {
         rest.insert("Volumes".into(), declared_volumes.into_iter().collect());
@@ -184,8 +192,8 @@ fn shown(body: &CreateBody, declared_volumes: BTreeMap<String, Value>) -> BTreeM
     if !config.on_build.is_empty() {
         rest.insert("OnBuild".into(), config.on_build.clone().into());
     }
-    if !config.shell.0.is_empty() {
-        rest.insert("Shell".into(), config.shell.0.clone().into());
+    if !shell.is_empty() {
+        rest.insert("Shell".into(), shell.into());
     }
     if !rest.is_empty() {
         shown.insert("Config".into(), Value::Object(rest));
@@ -195,7 +203,8 @@ fn shown(body: &CreateBody, declared_volumes: BTreeMap<String, Value>) -> BTreeM
 
 fn check_size(spec: &ContainerSpec) -> Result<()> {
     let words = [&spec.entrypoint, &spec.cmd, &spec.env, &spec.extra_hosts];
-    let texts = words.into_iter().flatten();
+    let probe = spec.healthcheck.iter().flat_map(|check| &check.command);
+    let texts = words.into_iter().flatten().chain(probe);
     if texts.clone().chain([&spec.user, &spec.working_dir]).chain(spec.labels.keys()).any(|text| text.contains('\0')) {
         return Err(invalid("text contains a NUL character"));
     }

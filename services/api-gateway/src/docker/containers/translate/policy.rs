@@ -149,9 +149,6 @@ fn check_kernel(host: &HostConfig) -> Result<()> {
 
 /// Refuses what a container configuration asks beyond what is built.
 pub(super) fn check_config(config: &ContainerConfig) -> Result<()> {
-    if config.healthcheck.as_ref().is_some_and(|check| !check.test.is_empty() && check.test != ["NONE"]) {
-        return Err(not_built("Healthcheck"));
-    }
     if !config.mac_address.is_empty() {
         return Err(not_built("Config.MacAddress"));
     }
