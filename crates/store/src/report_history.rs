@@ -59,7 +59,8 @@ pub(crate) fn history(before: &Before, now: &Observed) -> Vec<Told> {
     // The earlier attempt's end was not seen. While the later one has not ended, `exit` is the earlier one's.
     let end_unseen = was_running && (!same_attempt && is.phase < Phase::Exited || is.phase == Phase::Removed);
     if end_unseen && let Some(exit) = &now.exit {
-        told.extend(ended(before, exit, before.started_at));
+        let oom_told = before.oom_kills > 0 && (same_attempt || is.phase < Phase::Exited);
+        told.extend(ended(before, exit, before.started_at, oom_told));
     }
     // A removal tells of no start: what was removed unseen was never of interest to anybody.
     let has_started = now.started_at.is_some() && matches!(is.phase, Phase::Running | Phase::Exited);
@@ -74,7 +75,8 @@ pub(crate) fn history(before: &Before, now: &Observed) -> Vec<Told> {
     if is.phase == Phase::Exited
         && let Some(exit) = &now.exit
     {
-        told.extend(ended(before, exit, now.started_at.or(before.started_at)));
+        let oom_told = same_attempt && before.oom_kills > 0;
+        told.extend(ended(before, exit, now.started_at.or(before.started_at), oom_told));
     }
     if is.phase == Phase::Removed {
         told.push(container_event(before, "destroy", []));
@@ -122,13 +124,13 @@ fn failed_to_start(now: &Observed) -> bool {
     now.progress.phase == Phase::Exited && now.exit.as_ref().is_some_and(Exit::never_started)
 }
 
-fn ended(before: &Before, exit: &Exit, started_at: Option<OffsetDateTime>) -> Vec<Told> {
+/// `oom_told`: the history has a kill of this attempt already.
+fn ended(before: &Before, exit: &Exit, started_at: Option<OffsetDateTime>, oom_told: bool) -> Vec<Told> {
     let mut told: Vec<Told> = network_events(before, "disconnect").collect();
     if started_at.is_some() {
         told.extend(before.volumes.iter().map(|mount| volume_unmounted(before, mount)));
     }
-    // A kill that was reported while it ran has been told then.
-    if exit.oom_killed && before.oom_kills == 0 {
+    if exit.oom_killed && !oom_told {
         told.push(container_event(before, "oom", []));
     }
     let lasted = started_at.map_or(0, |start| (exit.finished_at - start).whole_seconds().max(0));
@@ -185,6 +187,7 @@ fn network_events(before: &Before, action: &'static str) -> impl Iterator<Item =
 
 #[cfg(test)]
 mod tests {
+    use model::Health;
     use time::macros::datetime;
 
     use super::*;
@@ -288,6 +291,43 @@ mod tests {
         let container = format!("container={}", start.id);
         assert_eq!(text, [&container, "destination=/data", "driver=local", "propagation=", "read/write=true"]);
         assert_eq!((told[0].actor.as_str(), told[4].attributes.len()), ("sv1", 2));
+    }
+
+    #[test]
+    fn an_oom_kill_is_told_once_an_attempt_whenever_it_is_seen() {
+        let hit = Observed { oom_kills: 1, revision: 1, ..now(1, 0, Phase::Running) };
+        assert_eq!(actions(&before(1, 0, Phase::Running), &hit), ["oom"]);
+        assert_eq!(actions(&before(1, 0, Phase::Created), &hit), ["start", "oom"]);
+        let known = Before { oom_kills: 1, ..before(1, 0, Phase::Running) };
+        assert!(actions(&known, &hit).is_empty());
+        let end = |restart| {
+            let mut killed = Observed { oom_kills: 1, ..now(1, restart, Phase::Exited) };
+            killed.exit = killed.exit.map(|exit| Exit { oom_killed: true, ..exit });
+            killed
+        };
+        assert_eq!(actions(&known, &end(0)), ["die"]);
+        let earlier = Before { progress: Progress { run: 1, restart: 0, phase: Phase::Exited }, ..known };
+        assert_eq!(actions(&earlier, &end(1)), ["start", "oom", "die"], "of an attempt not seen before");
+        let ran = Before { progress: Progress { run: 1, restart: 0, phase: Phase::Running }, ..earlier };
+        let removed = Observed { progress: Progress { phase: Phase::Removed, ..end(1).progress }, ..end(1) };
+        assert_eq!(actions(&ran, &removed), ["oom", "die", "destroy"], "the later one's, unseen");
+    }
+
+    #[test]
+    fn a_verdict_is_told_when_it_changes_and_starting_never() {
+        let at = |status| {
+            let health = Health { status, failing_streak: 0, log: Vec::new() };
+            Observed { health: Some(health), ..now(1, 0, Phase::Running) }
+        };
+        let knew = |health| Before { health, ..before(1, 0, Phase::Running) };
+        assert!(actions(&knew(None), &at(HealthStatus::Starting)).is_empty());
+        assert_eq!(
+            actions(&knew(Some(HealthStatus::Starting)), &at(HealthStatus::Healthy)),
+            ["health_status: healthy"]
+        );
+        assert!(actions(&knew(Some(HealthStatus::Healthy)), &at(HealthStatus::Healthy)).is_empty());
+        let worse = actions(&knew(Some(HealthStatus::Healthy)), &at(HealthStatus::Unhealthy));
+        assert_eq!(worse, ["health_status: unhealthy"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
 use chassis::Clock;
 use model::ContainerId;
 use runtime::RunDir;
+use tokio::sync::Semaphore;
 
 use crate::{
     config::Config,
@@ -39,6 +40,8 @@ pub(crate) struct Host {
     pub(crate) slots: Slots,
     pub(crate) layer_weights: LayerWeights,
     pub(crate) volumes: Volumes,
+    /// How many health checks may be started at once.
+    pub(crate) probe_slots: Arc<Semaphore>,
     /// The machine was restarted since the last agent ran: no process of then lives.
     pub(crate) rebooted: bool,
 }

@@ -4,11 +4,15 @@
 
 mod adopt;
 mod effects;
+mod health;
+mod health_probe;
+mod health_watch;
 pub(crate) mod machine;
 mod restart;
 mod start;
 
 pub(crate) use effects::{signal_number, with_rootfs};
+pub(crate) use health_watch::slots as probe_slots;
 pub(crate) use machine::Event;
 
 use std::{
@@ -94,6 +98,8 @@ pub(crate) struct Keeper {
     effect: u64,
     under_way: Option<AbortHandle>,
     timer: Option<AbortHandle>,
+    /// Probes the run that lives, if it has a health check.
+    watch: Option<health_watch::Watch>,
     /// The last state could not be written: nothing may be begun on top of it.
     unsaved: Option<String>,
 }
@@ -131,6 +137,7 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, networks: Vec<PlannedNetwork>
         effect: 0,
         under_way: None,
         timer: None,
+        watch: None,
         unsaved: None,
     };
     tokio::spawn(keeper.live());
@@ -178,13 +185,21 @@ impl Keeper {
                 desired: if discarded { Desired::Removed } else { plan.desired.clone() },
                 restart: plan.spec.restart,
                 auto_remove: plan.spec.auto_remove,
+                healthcheck: plan.spec.healthcheck.clone(),
             }),
-            (None, true) => {
-                Some(Wanted { desired: Desired::Removed, restart: model::RestartPolicy::No, auto_remove: false })
-            }
+            (None, true) => Some(Wanted {
+                desired: Desired::Removed,
+                restart: model::RestartPolicy::No,
+                auto_remove: false,
+                healthcheck: None,
+            }),
             // A directory without a plan waits for a full plan to say what it is.
             (None, false) => None,
         }
+    }
+
+    fn healthcheck(&self) -> Option<model::Healthcheck> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.spec.healthcheck.clone()
     }
 
     fn advance(&mut self, event: Event) {
@@ -205,6 +220,7 @@ impl Keeper {
             // Its plan may have changed while there was no agent, or right before the last one died.
             self.limit();
         }
+        self.tend_health(before.observed.paused);
         if let Some(effect) = effect {
             self.perform(effect);
         }

@@ -111,6 +111,7 @@ fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> any
         slots: Slots::default(),
         layer_weights: LayerWeights::default(),
         volumes: Volumes::new(places.clone(), trash.clone()),
+        probe_slots: keeper::probe_slots(),
         trash,
         places,
         config,

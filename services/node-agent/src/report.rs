@@ -22,6 +22,8 @@ struct Inner {
     book: Mutex<Book>,
     /// Something is worth a report of its own.
     urgent: Notify,
+    /// Something is worth one soon.
+    leisurely: Notify,
 }
 
 #[derive(Default)]
@@ -32,22 +34,37 @@ struct Book {
     generation: i64,
 }
 
+/// How long news wait for company that nobody waits for.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Nothing but further probes with the same verdict.
+fn only_probed(before: &Observed, now: &Observed) -> bool {
+    let same_verdict = match (&before.health, &now.health) {
+        (Some(before), Some(now)) => before.status == now.status && before.log != now.log,
+        (None, _) | (_, None) => false,
+    };
+    same_verdict && *before == Observed { health: before.health.clone(), revision: before.revision, ..now.clone() }
+}
+
 /// Who wants to know that a removal has been taken note of.
 pub(crate) type Acknowledged = Box<dyn Fn(ContainerId) + Send + Sync>;
 
 impl Reports {
-    /// A container moved. Phases nobody waits for ride along with the next report.
+    /// A container moved. Phases nobody waits for ride along with the next report; so do, for a
+    /// second, probes that changed no verdict: a host may have a hundred of them in it.
     pub(crate) fn moved(&self, id: &ContainerId, observed: &Observed) {
         let awaited = match observed.progress.phase {
             Phase::Pending | Phase::Starting => false,
             Phase::Preparing => observed.prepare_error.is_some(),
             Phase::Created | Phase::Running | Phase::Exited | Phase::Removed => true,
         };
-        self.edit(|book| {
-            book.latest.insert(id.clone(), observed.clone());
+        let before = self.edit(|book| {
             book.untold.insert(id.clone());
+            book.latest.insert(id.clone(), observed.clone())
         });
-        if awaited {
+        if before.is_some_and(|before| only_probed(&before, observed)) {
+            self.0.leisurely.notify_one();
+        } else if awaited {
             self.0.urgent.notify_one();
         }
     }
@@ -86,7 +103,7 @@ impl Reports {
                         acknowledged(container.id.clone());
                     }
                     // Returns at once if something moved while the report was under way.
-                    _ = tokio::time::timeout(heartbeat, self.0.urgent.notified()).await;
+                    _ = tokio::time::timeout(heartbeat, self.news()).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, containers = report.containers.len(), "the scheduler did not take a report");
@@ -94,6 +111,17 @@ impl Reports {
                     backoff.wait().await;
                 }
             }
+        }
+    }
+
+    async fn news(&self) {
+        let soon = async {
+            self.0.leisurely.notified().await;
+            tokio::time::sleep(SOON).await;
+        };
+        tokio::select! {
+            () = self.0.urgent.notified() => {}
+            () = soon => {}
         }
     }
 
@@ -120,7 +148,7 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
-    use model::Progress;
+    use model::{Health, HealthProbe, HealthStatus, Progress};
 
     use super::*;
 
@@ -143,5 +171,22 @@ mod tests {
         assert_eq!(phases, [Phase::Exited]);
         reports.tell_all();
         assert_eq!(reports.take(HostCapacity::default()).containers.len(), 1);
+    }
+
+    #[test]
+    fn probes_that_change_no_verdict_may_wait_and_nothing_else_may() {
+        let healthy = |output: &str| {
+            let at = time::OffsetDateTime::UNIX_EPOCH;
+            let probe = HealthProbe { started_at: at, finished_at: at, exit_code: 0, output: output.into() };
+            let health = Health { status: HealthStatus::Healthy, failing_streak: 0, log: vec![probe] };
+            Observed { health: Some(health), ..observed(Phase::Running) }
+        };
+        let (one, two) = (healthy("1"), healthy("2"));
+        assert!(only_probed(&one, &Observed { revision: 1, ..two.clone() }));
+        assert!(!only_probed(&one, &Observed { oom_kills: 1, ..two.clone() }));
+        assert!(!only_probed(&observed(Phase::Running), &two));
+        let mut worse = two;
+        worse.health.as_mut().expect("has one").status = HealthStatus::Unhealthy;
+        assert!(!only_probed(&one, &worse));
     }
 }

@@ -11,11 +11,11 @@
 
 use std::time::Duration;
 
-use model::{Desired, Exit, Observed, Phase, Progress, RestartPolicy};
+use model::{Desired, Exit, HealthProbe, Healthcheck, Observed, Phase, Progress, RestartPolicy};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::restart;
+use super::{health, restart};
 
 /// What the keeper knows of its container. The part that is serialized is what a restarted agent
 /// cannot find out by looking.
@@ -87,6 +87,7 @@ pub(crate) struct Wanted {
     pub(crate) desired: Desired,
     pub(crate) restart: RestartPolicy,
     pub(crate) auto_remove: bool,
+    pub(crate) healthcheck: Option<Healthcheck>,
 }
 
 /// What happened.
@@ -108,6 +109,8 @@ pub(crate) enum Event {
     OomKills(u32),
     /// What it stands on was taken away: it must end, for this reason.
     Undermined(String),
+    /// A health check came to an end.
+    Probed(HealthProbe),
     /// PID 1 ended, or could not be started (then `started_at` is `None`).
     Exited {
         exit: Exit,
@@ -201,6 +204,19 @@ impl State {
         }
     }
 
+    fn probed(&mut self, wanted: &Wanted, probe: HealthProbe) {
+        // What stands still or has ended has the health it had.
+        if self.phase() != Phase::Running || self.observed.paused {
+            return;
+        }
+        if let (Some(check), Some(started_at)) = (&wanted.healthcheck, self.observed.started_at)
+            && let Some(before) = self.observed.health.take()
+        {
+            self.observed.health = Some(health::after(before, check, started_at, probe));
+            self.observed.revision += 1;
+        }
+    }
+
     fn exited(&mut self, progress: Progress, mut exit: Exit) {
         if let Some(why) = self.undermined.take().filter(|_| exit.error.is_empty()) {
             exit.error = why;
@@ -243,6 +259,11 @@ fn absorb(state: &mut State, wanted: &Wanted, event: Event, now: OffsetDateTime)
             }
             state.busy = Busy::Idle;
             state.did_start = true;
+            // One that was running for an earlier agent is as healthy as it was.
+            let known = state.observed.health.take();
+            let adopted = known.clone().filter(|_| state.phase() == Phase::Running);
+            state.observed.health =
+                wanted.healthcheck.as_ref().map(|_| adopted.unwrap_or_else(|| health::begun(known)));
             state.advance_phase(Phase::Running);
             state.observed.pid = Some(pid);
             state.observed.started_at = Some(started_at);
@@ -257,6 +278,7 @@ fn absorb(state: &mut State, wanted: &Wanted, event: Event, now: OffsetDateTime)
                 return Some(Effect::KillAll);
             }
         }
+        Event::Probed(probe) => state.probed(wanted, probe),
         Event::Exited { exit, started_at } => {
             if !state.is_alive() {
                 return None;

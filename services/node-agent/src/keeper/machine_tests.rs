@@ -1,5 +1,6 @@
 //! The machine against tables of events, and against any order of events at all.
 
+use model::HealthStatus;
 use proptest::prelude::*;
 use time::macros::datetime;
 
@@ -8,7 +9,7 @@ use super::*;
 const NOW: OffsetDateTime = datetime!(2026-01-01 00:00:00 UTC);
 
 fn wanted(desired: Desired) -> Wanted {
-    Wanted { desired, restart: RestartPolicy::No, auto_remove: false }
+    Wanted { desired, restart: RestartPolicy::No, auto_remove: false, healthcheck: None }
 }
 
 fn running(run: u32) -> Wanted {
@@ -123,6 +124,48 @@ fn a_freeze_is_a_revision_and_ends_with_the_run() {
     assert_eq!((again.observed.paused, again.observed.revision), (true, 1), "an adopted one is as it was");
     let (over, _) = play(paused, &[(&run, exited(137)), (&run, Event::Frozen(true))]);
     assert!(!over.observed.paused, "what does not run is not frozen");
+}
+
+fn checked(run: u32) -> Wanted {
+    let check = Healthcheck {
+        command: vec!["true".into()],
+        interval_ms: 1_000,
+        timeout_ms: 1_000,
+        start_period_ms: 0,
+        start_interval_ms: 1_000,
+        retries: 1,
+    };
+    Wanted { healthcheck: Some(check), ..running(run) }
+}
+
+fn probed(exit_code: i32) -> Event {
+    Event::Probed(HealthProbe { started_at: NOW, finished_at: NOW, exit_code, output: String::new() })
+}
+
+#[test]
+fn health_begins_with_the_run_and_every_probe_is_a_revision() {
+    let run = checked(1);
+    let verdict = |state: &State| state.observed.health.as_ref().map(|health| health.status);
+    let (state, _) = play(State::new(), &[(&run, Event::Look), (&run, Event::Prepared), (&run, probed(0))]);
+    assert_eq!(verdict(&state), None, "what does not run is not probed");
+    let (state, effects) = play(state, &[(&run, started())]);
+    assert_eq!((verdict(&state), state.observed.revision), (Some(HealthStatus::Starting), 0));
+    assert!(effects.is_empty());
+    let (state, _) = play(state, &[(&run, probed(0)), (&run, probed(0))]);
+    assert_eq!((verdict(&state), state.observed.revision), (Some(HealthStatus::Healthy), 2));
+    let (paused, _) = play(state.clone(), &[(&run, Event::Frozen(true)), (&run, probed(1))]);
+    assert_eq!((verdict(&paused), paused.observed.revision), (Some(HealthStatus::Healthy), 3), "it stands still");
+
+    let read: State = serde_json::from_str(&serde_json::to_string(&state).expect("is JSON")).expect("reads back");
+    let (adopted, _) = play(read, &[(&run, Event::Look), (&run, started())]);
+    assert_eq!((verdict(&adopted), adopted.observed.revision), (Some(HealthStatus::Healthy), 2));
+
+    let (ended, _) = play(state, &[(&run, exited(1)), (&run, probed(1)), (&run, Event::Released)]);
+    assert_eq!(ended.observed.revision, 2, "it has ended");
+    let again = checked(2);
+    let (state, _) = play(ended, &[(&again, Event::Look), (&again, started())]);
+    assert_eq!(verdict(&state), Some(HealthStatus::Starting));
+    assert_eq!(verdict(&play(State::new(), &[(&running(1), Event::Look), (&running(1), started())]).0), None);
 }
 
 #[test]
@@ -302,6 +345,7 @@ fn any_wanted() -> impl Strategy<Value = Wanted> {
         desired,
         restart,
         auto_remove,
+        healthcheck: None,
     })
 }
 

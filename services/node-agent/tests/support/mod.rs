@@ -351,6 +351,13 @@ impl World {
         roots.chain([Path::new("/sys/fs/cgroup").join(&inner)]).filter(|p| p.exists()).collect()
     }
 
+    /// Command lines of what runs in a container.
+    pub(crate) fn processes_of(&self, id: &ContainerId) -> Vec<String> {
+        let pids = runtime::cgroup::pids_in(&format!("{}/{id}", self.cgroup_parent));
+        let line = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok();
+        pids.into_iter().filter_map(line).map(|text| text.replace('\0', " ").trim().to_owned()).collect()
+    }
+
     /// Everything mounted but the projects' namespaces, which stay for the next container.
     pub(crate) fn mounts(&self) -> Vec<String> {
         let prefix = self.dir.path().display().to_string();
