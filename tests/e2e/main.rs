@@ -5,6 +5,7 @@ mod bad_input;
 mod commit;
 mod exec;
 mod files;
+mod health;
 mod images;
 mod isolation;
 mod lifecycle;

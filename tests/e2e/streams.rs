@@ -37,8 +37,8 @@ fn a_terminal_is_a_real_one_and_follows_the_window() {
     terminal.expect("/dev/pts/0");
     terminal.expect("30 100");
     terminal.resize(40, 120);
-    std::thread::sleep(Duration::from_millis(300));
-    terminal.type_in("stty size\n");
+    // The quotes keep the echo of what is typed apart from what it prints.
+    terminal.type_in("until [ \"$(stty size)\" = '40 12''0' ]; do sleep 0.1; done; stty size\n");
     terminal.expect("40 120");
     terminal.type_in("exit 5\n");
     assert_eq!(terminal.exit_code(), 5);

@@ -136,6 +136,22 @@ async fn health_outlives_the_agent_and_waits_while_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_starts_again_does_not_begin_the_interval_again() {
+    let mut world = World::begin("interval").await;
+    let image = busybox(&world.control);
+    let slow = Healthcheck { interval_ms: 5_000, start_period_ms: 60_000, ..check("true") };
+    let id = run(&world, shell(&image, "sleep 600"), Some(slow)).await;
+    world.control.until(&id, "healthy", is(HealthStatus::Healthy)).await;
+    tokio::time::sleep(Duration::from_millis(3_000)).await;
+    world.kill_agent();
+    world.start_agent().await;
+    let second = world.control.until(&id, "a second probe", |o| probes(o) == 2).await;
+    let log = second.health.expect("has a check").log;
+    let rested_ms = (log[1].started_at - log[0].finished_at).whole_milliseconds();
+    assert!((5_000..7_500).contains(&rested_ms), "{rested_ms} ms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_start_period_is_probed_faster_and_forgives() {
     let world = World::begin("start-period").await;
     let image = busybox(&world.control);

@@ -30,13 +30,19 @@ pub(crate) fn after(mut health: Health, check: &Healthcheck, started_at: OffsetD
     health
 }
 
-/// How long to rest after `last`: the end of the last probe, or the start.
-pub(crate) fn rest(
+/// How much of the rest after `last` (the end of the last probe, or the start) is still to come.
+pub(crate) fn left(
     check: &Healthcheck,
     status: HealthStatus,
     started_at: OffsetDateTime,
     last: OffsetDateTime,
+    now: OffsetDateTime,
 ) -> Duration {
+    rest(check, status, started_at, last).saturating_sub(since(last, now))
+}
+
+/// How long to rest after `last`.
+fn rest(check: &Healthcheck, status: HealthStatus, started_at: OffsetDateTime, last: OffsetDateTime) -> Duration {
     let in_start_period = since(started_at, last) < Duration::from_millis(check.start_period_ms);
     Duration::from_millis(if in_start_period && status == HealthStatus::Starting {
         check.start_interval_ms
@@ -51,7 +57,7 @@ pub(crate) fn last(health: &Health, started_at: OffsetDateTime) -> OffsetDateTim
 }
 
 /// From one instant to a later one; nothing if a clock was set back.
-pub(crate) fn since(then: OffsetDateTime, now: OffsetDateTime) -> Duration {
+fn since(then: OffsetDateTime, now: OffsetDateTime) -> Duration {
     Duration::try_from(now - then).unwrap_or_default()
 }
 
@@ -129,6 +135,15 @@ mod tests {
         assert_eq!((again.status, again.failing_streak, again.log.len()), (HealthStatus::Starting, 0, 5));
         assert_eq!(last(&again, at(60)), at(60), "an earlier run's probe delays nothing");
         assert_eq!(last(&health, START), at(1));
+    }
+
+    #[test]
+    fn a_rest_that_was_begun_is_not_begun_again() {
+        let check = check(0, 3);
+        let probe = HealthProbe { started_at: at(40), finished_at: at(41), exit_code: 0, output: String::new() };
+        let health = after(begun(None), &check, START, probe);
+        let left = |now| left(&check, health.status, START, last(&health, START), at(now)).as_secs();
+        assert_eq!((left(41), left(60), left(71), left(600)), (30, 11, 0, 0));
     }
 
     #[test]

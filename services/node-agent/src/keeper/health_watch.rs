@@ -1,6 +1,9 @@
 //! Probing a container that runs: one task per run, one probe at a time, in slots that the whole host
 //! shares. The task only finds out; what it means the machine decides.
 //!
+//! The next probe is due an interval after the end of the last one, which the container's own record
+//! has: an agent that starts again neither begins the interval again nor probes out of turn.
+//!
 //! A slot is held while the runtime starts a probe, which is what costs the host; the probe itself runs
 //! at its container's expense. A check rests at least as long as its start took, so that the shortest
 //! interval takes half a slot at most, and slots are given in the order they were asked for.
@@ -19,9 +22,6 @@ use super::{
     health_probe::Probe,
     machine::{Busy, Event},
 };
-
-/// Longest deviation from the time a probe is due.
-const JITTER_MAX: Duration = Duration::from_millis(500);
 
 /// Slots for the probes of a host.
 pub(crate) fn slots() -> Arc<Semaphore> {
@@ -77,9 +77,8 @@ impl Run {
         probe.sweep().await;
         let mut cost = Duration::ZERO;
         loop {
-            let rest = health::rest(&self.check, self.health.status, self.started_at, last);
-            let left = rest.saturating_sub(health::since(last, probe.host.clock.now()));
-            tokio::time::sleep(left.max(cost) + jitter(rest)).await;
+            let left = health::left(&self.check, self.health.status, self.started_at, last, probe.host.clock.now());
+            tokio::time::sleep(left.max(cost)).await;
             match probe.run(&self.check).await {
                 Some((found, took)) => {
                     (cost, last) = (took, found.finished_at);
@@ -93,24 +92,5 @@ impl Run {
                 None => last = probe.host.clock.now(),
             }
         }
-    }
-}
-
-/// Up to a tenth of the interval, so that what started together does not stay together.
-fn jitter(rest: Duration) -> Duration {
-    let [byte] = chassis::ids::random_bytes::<1>();
-    (rest / 10).min(JITTER_MAX) * u32::from(byte) / 255
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jitter_is_small_and_differs() {
-        let drawn: Vec<Duration> = (0..64).map(|_| jitter(Duration::from_secs(1))).collect();
-        assert!(drawn.iter().all(|d| *d <= Duration::from_millis(100)), "{drawn:?}");
-        assert!(drawn.iter().any(|d| *d != drawn[0]));
-        assert!(jitter(Duration::from_secs(3600)) <= JITTER_MAX);
     }
 }

@@ -1,6 +1,8 @@
 //! A control plane as a test harness: the scheduler's and image-svc's documents over real mutual TLS,
 //! a real agent process, real shims, runc and overlay. Layers are made here from busybox.
 
+#![allow(dead_code, clippy::allow_attributes, reason = "every test binary uses a part of it")]
+
 use std::{
     collections::BTreeMap,
     io::Write as _,

@@ -6,6 +6,8 @@ use super::{super::body, invalid};
 
 /// dockerd's shortest duration.
 const SHORTEST_NS: i64 = 1_000_000;
+/// Every probe is a process that a shared host starts: faster than this is a storm.
+const SHORTEST_INTERVAL_MS: u64 = 500;
 /// dockerd's defaults.
 const INTERVAL_MS: u64 = 30_000;
 const TIMEOUT_MS: u64 = 30_000;
@@ -81,7 +83,17 @@ pub(super) fn complete(
         }
     };
     let retries = if check.retries == 0 { RETRIES } else { u32::try_from(check.retries).unwrap_or(u32::MAX) };
-    Ok(Some(Healthcheck { command, interval_ms, timeout_ms, start_period_ms, start_interval_ms, retries }))
+    if interval_ms.min(start_interval_ms) < SHORTEST_INTERVAL_MS {
+        warnings.push(format!("Healthcheck: intervals shorter than {SHORTEST_INTERVAL_MS}ms are raised to that"));
+    }
+    Ok(Some(Healthcheck {
+        command,
+        interval_ms: interval_ms.max(SHORTEST_INTERVAL_MS),
+        timeout_ms,
+        start_period_ms,
+        start_interval_ms: start_interval_ms.max(SHORTEST_INTERVAL_MS),
+        retries,
+    }))
 }
 
 /// `None` is the default.
@@ -131,6 +143,16 @@ mod tests {
         assert_eq!(host, expected);
         assert_eq!(merge(None, Some(&image())).map(|c| c.test), Some(image().test));
         assert_eq!(merge(None, None), None);
+    }
+
+    #[test]
+    fn a_storm_of_probes_is_slowed_down_and_said_so() {
+        for field in ["Interval", "StartInterval"] {
+            let fast = written(json!({"Test": ["CMD", "true"], field: 1_000_000}));
+            let mut warnings = Vec::new();
+            let host = complete(&fast, &[], &mut warnings).expect("valid").expect("a check");
+            assert_eq!((host.interval_ms.min(host.start_interval_ms), warnings.len()), (500, 1), "{field}");
+        }
     }
 
     #[test]
