@@ -4,7 +4,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use contract::{agent::FreezeRequest, host::PlannedContainer};
+use contract::{
+    agent::{FreezeRequest, KillRequest},
+    host::PlannedContainer,
+};
 use model::{ContainerId, Desired, HealthStatus, Healthcheck, MemoryBytes, Observed, Phase};
 use support::{World, busybox, shell};
 
@@ -39,9 +42,10 @@ fn probes(observed: &Observed) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_goes_from_starting_over_healthy_to_unhealthy_and_back() {
-    let world = World::begin("health").await;
+    let mut world = World::begin("health").await;
     let image = busybox(&world.control);
-    let container = shell(&image, "trap 'exit 3' TERM; while :; do sleep 0.1; done");
+    let container =
+        shell(&image, "trap 'touch /sick' USR1; trap 'rm /sick' USR2; trap 'exit 3' TERM; while :; do sleep 0.1; done");
     let id = run(&world, container, Some(check("echo looked; echo twice >&2; test ! -e /sick"))).await;
     let first = world.control.until(&id, "starting", is(HealthStatus::Starting)).await;
     assert_eq!(probes(&first), 0);
@@ -49,14 +53,15 @@ async fn a_check_goes_from_starting_over_healthy_to_unhealthy_and_back() {
     let health = well.health.expect("has a check");
     assert_eq!((health.failing_streak, health.log[0].exit_code), (0, 0));
     assert_eq!(health.log[0].output, "looked\ntwice\n");
-    let sick_file = format!("/proc/{}/root/sick", first.pid.expect("runs"));
-    std::fs::write(&sick_file, "").expect("writes");
+    let kill_path = format!("/containers/v1/{id}/kill");
+    let (usr1, usr2) = (KillRequest { signal: 10 }, KillRequest { signal: 12 });
+    world.gateway().post::<_, ()>(&kill_path, &usr1).await.expect("makes it sick");
     let sick = world.control.until(&id, "unhealthy", is(HealthStatus::Unhealthy)).await;
     let health = sick.health.expect("has a check");
     assert_eq!((health.failing_streak, health.log.last().map(|probe| probe.exit_code)), (2, Some(1)));
     let five = world.control.until(&id, "five probes", |o| probes(o) == 5).await;
     assert!(five.revision > 5, "each counts: {}", five.revision);
-    std::fs::remove_file(&sick_file).expect("removes");
+    world.gateway().post::<_, ()>(&kill_path, &usr2).await.expect("heals it");
     world.control.until(&id, "healthy again", is(HealthStatus::Healthy)).await;
     let execs = world.path("run/containers").join(id.as_str()).join("execs");
     assert!(std::fs::read_dir(execs).expect("lists").count() < 6, "probes leave no records");
