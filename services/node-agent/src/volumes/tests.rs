@@ -159,7 +159,7 @@ fn neither_image_nor_volume_can_lead_the_copy_astray() {
     fs::remove_file(host.image().join("srv/data")).expect("remove");
     fs::create_dir_all(host.image().join("srv/data/sub")).expect("create");
     fs::write(host.image().join("srv/data/sub/planted"), "x").expect("write");
-    symlink(&outside.join("sub"), host.home().join("_data/sub")).expect("link");
+    symlink(outside.join("sub"), host.home().join("_data/sub")).expect("link");
     fs::write(host.home().join("filling"), format!("{} /srv/data", container(1))).expect("as if it were begun");
     assert!(host.volumes.prepare(&one, None, &host.image(), true).is_err());
     assert!(!outside.join("sub/planted").exists());
