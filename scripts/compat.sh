@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs docker-py 6.1.3's own integration suite, as its authors ship it, against a fresh suite of ours:
-# the container and exec parts. Prints what passed and what did not; docs/compatibility.md says what
+# the container, exec and network parts. Prints what passed and what did not; docs/compatibility.md says what
 # is not built yet. The only thing added is the credential, which docker-py has no setting for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,8 +32,9 @@ target/release/wharfage up --quiet
 trap 'target/release/wharfage down >/dev/null 2>&1' EXIT
 # shellcheck disable=SC1091 # made by `up`
 source .wharfage/env
-for image in busybox hello-world; do docker pull -q "$image"; done
+for image in busybox hello-world alpine:latest alpine:3.10; do docker pull -q "$image"; done
 cd "$dir/docker-6.1.3"
 PYTHONPATH="$dir:$PWD" DOCKER_TEST_API_VERSION=1.41 "$dir/venv/bin/python" -m pytest -p wharfage_credential -q --timeout 30 \
     --no-header -rfE tests/integration/api_container_test.py tests/integration/api_exec_test.py \
-    tests/integration/models_containers_test.py "$@" || true
+    tests/integration/models_containers_test.py tests/integration/api_network_test.py \
+    tests/integration/models_networks_test.py "$@" || true
