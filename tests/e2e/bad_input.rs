@@ -61,7 +61,7 @@ fn unknown_containers_versions_and_paths_answer_as_dockerd_does() {
 #[test]
 fn what_is_not_built_says_so() {
     let rest = Suite::here().rest();
-    let reply = rest.post("/v1.50/volumes/create", &json!({}));
+    let reply = rest.get("/v1.50/plugins");
     assert_eq!(reply.status, 501, "{reply:?}");
     assert!(message(&reply.body).contains("not built yet"));
 }
