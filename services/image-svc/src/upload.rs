@@ -277,7 +277,8 @@ mod tests {
     #[test]
     fn what_cannot_be_unpacked_is_refused() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let cut = &gzip(&noise(100_000))[..50_000];
+        let whole = gzip(&noise(100_000));
+        let cut = &whole[..whole.len() / 2];
         for body in [cut, b"BZh91AY", b"\xfd7zXZ\0.."] {
             assert!(matches!(told(&pack(body, dir.path()).expect_err("refused")), Error::InvalidArgument(_)));
         }

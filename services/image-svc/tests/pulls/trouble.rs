@@ -167,5 +167,8 @@ async fn a_reader_that_goes_away_ends_its_pull() {
 fn the_description_names_every_route() {
     let (_, document) = image_svc::api();
     let paths: Vec<&String> = document.paths.paths.keys().collect();
-    assert_eq!(paths, ["/hosts/v1/layers/{digest}", "/internal/v1/pulls"]);
+    assert_eq!(
+        paths,
+        ["/hosts/v1/layers/{digest}", "/internal/v1/images", "/internal/v1/layers", "/internal/v1/pulls"]
+    );
 }
