@@ -106,7 +106,7 @@ async fn a_small_network_is_used_up_to_the_last_address_and_then_says_so() {
     let (database, seed) = fresh("exhaustion").await;
     let store = gateway(&database);
     let project = seed.project().await.expect("project");
-    sqlx_execute(&seed, "UPDATE networks SET subnet = '10.200.0.0/28', next_offset = 9").await;
+    sqlx_execute(&seed, "UPDATE networks SET subnet = '10.200.0.0/28', next_offset = 9, last_offset = 14").await;
     for n in 0..13 {
         assert_eq!(create(&store, &project, &id(&format!("{n:02}")), &format!("c{n}")).await, Ok(true), "{n}");
     }

@@ -89,7 +89,28 @@ pub(super) fn read(pid: u32, boot: i64) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    parse(pid, &stat, &status, &arguments, boot)
+    let mut process = parse(pid, &stat, &status, &arguments, boot)?;
+    let inside = |file: &str, id: u32| match fs::read_to_string(format!("/proc/{pid}/{file}")) {
+        Ok(map) => seen_inside(&map, id),
+        Err(_) => id,
+    };
+    process.uid = inside("uid_map", process.uid);
+    process.real_uid = inside("uid_map", process.real_uid);
+    process.gid = inside("gid_map", process.gid);
+    Some(process)
+}
+
+/// An id of the host as the process' own user namespace has it: a tenant never sees the host's.
+fn seen_inside(map: &str, outside: u32) -> u32 {
+    let ranges = map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map_while(|n| n.parse::<u32>().ok());
+        Some((numbers.next()?, numbers.next()?, numbers.next()?))
+    });
+    let within = |(inside, first, count): (u32, u32, u32)| {
+        let offset = outside.checked_sub(first).filter(|offset| *offset < count)?;
+        inside.checked_add(offset)
+    };
+    ranges.into_iter().find_map(within).unwrap_or(outside)
 }
 
 /// The name in `stat` may hold blanks and brackets: what counts begins after the last bracket.
