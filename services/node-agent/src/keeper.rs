@@ -88,6 +88,8 @@ pub(crate) struct Keeper {
     networks: Vec<PlannedNetwork>,
     /// Wanted gone because no plan has it.
     discarded: bool,
+    /// The limits it was last told to have.
+    limits: Option<model::Resources>,
     inbox: mpsc::UnboundedReceiver<Message>,
     outbox: mpsc::WeakUnboundedSender<Message>,
     observed: watch::Sender<Observed>,
@@ -108,6 +110,7 @@ pub(crate) struct Keeper {
 pub(crate) fn keep(host: SharedHost, entry: Entry, networks: Vec<PlannedNetwork>) -> Handle {
     let (messages, inbox) = mpsc::unbounded_channel();
     let (observed, watch) = watch::channel(entry.state.observed.clone());
+    let limits = entry.plan.as_ref().map(|plan| plan.spec.resources.clone());
     let plan = Arc::new(Mutex::new(entry.plan));
     let (hub, hold) = (Arc::new(Hub::default()), Hold::default());
     let cgroup = Arc::new(tokio::sync::Mutex::new(()));
@@ -128,6 +131,7 @@ pub(crate) fn keep(host: SharedHost, entry: Entry, networks: Vec<PlannedNetwork>
         plan,
         networks,
         discarded: false,
+        limits,
         inbox,
         outbox: messages.downgrade(),
         observed,
@@ -151,8 +155,9 @@ impl Keeper {
                 Message::Plan(plan, networks) => {
                     self.networks = networks;
                     let limits = plan.spec.resources.clone();
-                    let before = self.plan.lock().unwrap_or_else(PoisonError::into_inner).replace(*plan);
-                    if before.is_some_and(|before| before.spec.resources != limits) {
+                    *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(*plan);
+                    // Not compared with the plan kept: that is told before this message.
+                    if self.limits.replace(limits.clone()).is_some_and(|before| before != limits) {
                         self.limit();
                     }
                     Event::Look
