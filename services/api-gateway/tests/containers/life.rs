@@ -50,7 +50,7 @@ async fn a_container_is_created_started_stopped_and_removed() {
     assert_eq!(fleet.call("DELETE", "/containers/db", None).await.status, 204);
     let gone = fleet.call("GET", "/containers/db/json", None).await;
     assert_eq!((gone.status, gone.message()), (404, "No such container: db".into()));
-    assert_eq!(actions(&fleet).await, ["create", "kill", "stop", "rename", "restart", "kill"]);
+    assert_eq!(actions(&fleet).await, ["create", "top", "kill", "stop", "rename", "restart", "kill"]);
 }
 
 #[tokio::test]
