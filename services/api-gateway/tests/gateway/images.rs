@@ -217,6 +217,6 @@ async fn a_pull_is_passed_on_object_by_object_in_dockers_framing() {
         broken.trim_end().rsplit("\r\n").next().and_then(|l| serde_json::from_str(l).ok()).expect("an object");
     assert!(last["errorDetail"]["message"].is_string(), "{broken}");
     assert_eq!(pull("fromImage=Bad%20Name").await.status, 400);
-    assert_eq!(pull("fromSrc=-").await.status, 501);
+    assert_eq!(pull("fromSrc=http%3A%2F%2Fexample.org%2Fa.tar").await.status, 501);
     server.abort();
 }

@@ -95,7 +95,7 @@ async fn the_docker_cli_works_with_a_token_over_plain_http() {
         assert!(ok && text.contains(expected), "{arguments:?}: {text}");
         assert!(!text.contains("WARNING"), "{arguments:?}: {text}");
     }
-    let (ok, text) = docker(home.path(), &host, &["volume", "ls"]).await;
+    let (ok, text) = docker(home.path(), &host, &["plugin", "ls"]).await;
     assert!(!ok && text.contains("not built yet in Wharfage"), "{text}");
     let metrics = serving.metrics.metrics().render();
     assert!(

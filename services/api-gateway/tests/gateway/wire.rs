@@ -100,7 +100,7 @@ async fn swarm_is_off_and_what_is_not_built_says_so() {
                 .is_some_and(|m| m.starts_with("This node is not a swarm manager. Use \"docker swarm init\""))
         );
     }
-    let reply = world.get("/v1.43/volumes", &project.token).await;
+    let reply = world.get("/v1.43/plugins", &project.token).await;
     assert_eq!(reply.status, 501);
     assert!(reply.json()["message"].as_str().is_some_and(|m| m.contains("not built yet in Wharfage")));
     assert_eq!(reply.header("content-type"), Some("application/json"));
