@@ -2,7 +2,7 @@
 NODES ?= 1
 export NODES
 
-PACKAGES = launcher api-gateway image-svc scheduler node-agent netd
+BINARIES = wharfage api-gateway image-svc scheduler node-agent netd
 SHIM = target/release/wharfage-shim
 
 .PHONY: up down build test bench compat check sqlx openapi
@@ -21,7 +21,7 @@ packages:
 
 build:
 	@printf '  building … ' >&2; start=$$(date +%s); \
-	cargo build --release --quiet $(PACKAGES:%=-p %) && \
+	cargo build --release --quiet --workspace $(BINARIES:%=--bin %) && \
 	cargo rustc --release --quiet -p shim --bin wharfage-shim -- -C target-feature=+crt-static && \
 	echo "ok ($$(( $$(date +%s) - start )) s)" >&2
 

@@ -2,7 +2,7 @@
 # Brings the suite up on one host, measures it beside dockerd, takes it down. Prints Markdown.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --quiet -p tests --bin bench
+cargo build --release --quiet --workspace --bin bench
 target/release/wharfage up --quiet
 trap 'target/release/wharfage down >/dev/null 2>&1' EXIT
 echo "<!-- $(date -u +%F), $(uname -r), $(nproc) cores, $(git rev-parse --short HEAD): make bench -->"

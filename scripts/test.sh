@@ -21,30 +21,36 @@ trap 'status=$?; if [ $status != 0 ]; then tail -n 30 .wharfage/log/*.log 2>/dev
 
 # The development profile: it compiles faster than the tests would run slower. The suite itself,
 # which the end-to-end tests meet, is the release build that `make up` starts.
+# Always the whole workspace, and targets chosen by name: what is selected decides the features that
+# dependencies are compiled with, and another selection would compile most of them once more.
+targets() { cargo test --quiet --workspace "$@"; }
+integration=$(cargo metadata --no-deps --format-version 1 \
+    | jq -r '.packages[] | select(.name != "tests") | .targets[] | select(.kind == ["test"]) | "--test=" + .name' | sort -u)
+
 stage "unit, property and integration tests"
-cargo build --quiet -p shim -p netd -p node-agent
-cargo test --quiet --workspace --exclude tests
+# shellcheck disable=SC2086 # a list of options
+targets --lib --bins $integration
 
 stage "tidiness and generated files"
-cargo test --quiet -p tests --test tidy --test openapi
+targets --test tidy --test openapi
 
 stage "one host: the CLI and REST, end to end"
 $wharfage down >/dev/null 2>&1
 stock > /tmp/wharfage-before.txt
 $wharfage up
 $wharfage up --quiet # idempotent
-cargo test --quiet -p tests --test e2e
+targets --test e2e
 stage "one host: kill -9 of every service in turn"
-cargo test --quiet -p tests --test crash -- --test-threads=1
+targets --test crash -- --test-threads=1
 stage "one host: kill rounds and cycles, the short form"
-cargo test --quiet -p tests --test endurance -- --test-threads=1
+targets --test endurance -- --test-threads=1
 down
 stock > /tmp/wharfage-after.txt
 diff /tmp/wharfage-before.txt /tmp/wharfage-after.txt || { echo "make down left something behind"; exit 1; }
 
 stage "three hosts"
 NODES=3 $wharfage up --quiet
-cargo test --quiet -p tests --test fleet
+targets --test fleet
 down
 stock > /tmp/wharfage-after.txt
 diff /tmp/wharfage-before.txt /tmp/wharfage-after.txt || { echo "make down left something behind"; exit 1; }

@@ -45,7 +45,8 @@ const HOST_STEPS: [&str; 5] = [
         exit_error = 'exec: \"missing\": executable file not found in $PATH: unknown'
      WHERE host_id IS NOT NULL AND desired_state = 'running' AND observed_run < run AND spec->'cmd'->>0 = 'missing'",
     "UPDATE containers SET observed_run = run, observed_phase = 4, started_at = clock_timestamp(), pid = 42
-     WHERE host_id IS NOT NULL AND desired_state = 'running' AND observed_run < run",
+     WHERE host_id IS NOT NULL AND desired_state = 'running' AND observed_run < run
+        AND spec->'cmd'->>0 IS DISTINCT FROM 'missing'",
     "UPDATE containers SET observed_phase = 5, exit_code = 3, finished_at = clock_timestamp(),
         desired_state = CASE WHEN (spec->>'auto_remove')::boolean THEN 'removed' ELSE desired_state END
      WHERE observed_phase = 4 AND spec->'cmd'->>0 = 'short' AND started_at < clock_timestamp() - interval '200 ms'",
