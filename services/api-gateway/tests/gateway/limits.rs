@@ -35,10 +35,19 @@ async fn a_project_that_asks_too_often_is_slowed_down_and_others_are_not() {
     assert_eq!(world.get("/version", &calm.token).await.status, 200);
 }
 
+/// How many requests are let through before one is refused.
+async fn given(world: &World, token: &str) -> usize {
+    let mut given = 0;
+    while world.get("/version", token).await.status == 200 {
+        given += 1;
+    }
+    given
+}
+
 #[tokio::test]
 async fn the_buckets_are_shared_by_gateways_through_redis_and_survive_its_end() {
     let mut redis = testkit::Redis::start().expect("a Redis");
-    let more = format!("[redis]\nurl = \"{}\"\n[rate_limit]\nper_second = 1\nburst = 2\n", redis.url());
+    let more = format!("[redis]\nurl = \"{}\"\n[rate_limit]\nper_second = 1\nburst = 20\n", redis.url());
     let one = World::with("shared_rates", "http://127.0.0.1:1", &more).await;
     let project = one.project("shared").await;
     let text = format!(
@@ -48,11 +57,10 @@ async fn the_buckets_are_shared_by_gateways_through_redis_and_survive_its_end() 
     let (config, _) = chassis::config::parse::<api_gateway::Config>(&text, []).expect("a configuration");
     let ctx = chassis::Ctx::new("api-gateway", &chassis::Common::default());
     let second = api_gateway::Gateway::new(&ctx, config).expect("a second gateway");
-    assert_eq!(one.get("/version", &project.token).await.status, 200);
+    assert!(given(&one, &project.token).await >= 20, "the whole burst");
     let two = World { router: api_gateway::router(&second), ..one };
-    assert_eq!(two.get("/version", &project.token).await.status, 200);
-    let third = two.get("/version", &project.token).await.status;
-    assert_eq!(third, 429, "the second gateway knows what the first gave");
+    let more = given(&two, &project.token).await;
+    assert!(more < 10, "the second gateway knows what the first gave, and gave {more}");
     redis.stop();
     let begun = std::time::Instant::now();
     assert_eq!(two.get("/version", &project.token).await.status, 200, "its own bucket is full");
