@@ -93,6 +93,11 @@ impl Places {
         self.data_dir.join("layers")
     }
 
+    /// Where a starting agent tries out what the kernel can do.
+    pub(crate) fn probe(&self) -> PathBuf {
+        self.data_dir.join("probe")
+    }
+
     pub(crate) fn trash(&self) -> PathBuf {
         self.data_dir.join("trash")
     }

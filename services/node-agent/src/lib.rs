@@ -99,7 +99,7 @@ fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> any
     let trash = Trash::open(places.trash())?;
     let layers = Layers::open(places.layers(), trash.clone(), &boot)?;
     fs::write(&boot_file, &boot)?;
-    let tenancy = Tenancy::open(places.namespaces(), places.layers())?;
+    let tenancy = Tenancy::open(places.namespaces(), places.layers(), &places.probe())?;
     Ok(Arc::new(Host {
         images: Images::new(layers, images, config.image_limits),
         net: Net::new(&config.netd_socket)?,

@@ -48,13 +48,13 @@ pub(crate) struct Project {
 }
 
 impl Tenancy {
-    /// Looks what this kernel can do, with `layers` and below.
+    /// Looks what this kernel can do, at `probe`, which is on the file system of `layers`.
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub(crate) fn open(dir: PathBuf, layers: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(dir: PathBuf, layers: PathBuf, probe: &Path) -> io::Result<Self> {
         crate::host::make_private(&dir)?;
-        let missing = view::probe(&layers).err().map(|e| e.to_string());
+        let missing = view::probe(probe).err().map(|e| e.to_string());
         if let Some(why) = &missing {
             tracing::error!(why, "containers of different projects share this host's user ids");
         }

@@ -130,17 +130,22 @@ pub(crate) fn become_user(id: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this kernel can do all of it on the file system of `dir`: mounts an overlay as containers
-/// have it and writes a file in it.
+/// Whether this kernel can do all of it on the file system of `place`, a directory of the probe's own:
+/// mounts an overlay as containers have it and writes a file in it.
 ///
 /// # Errors
 /// What it cannot do.
-pub(super) fn probe(dir: &Path) -> io::Result<()> {
-    let place = dir.join(format!(".probe-{}", std::process::id()));
-    let outcome = try_out(&place);
-    let _ = nix::mount::umount2(&place.join("merged"), nix::mount::MntFlags::MNT_DETACH);
-    let _ = std::fs::remove_dir_all(&place);
+pub(super) fn probe(place: &Path) -> io::Result<()> {
+    // An agent that was killed while it probed has left its mount.
+    clear(place);
+    let outcome = try_out(place);
+    clear(place);
     outcome
+}
+
+fn clear(place: &Path) {
+    let _ = nix::mount::umount2(&place.join("merged"), nix::mount::MntFlags::MNT_DETACH);
+    let _ = std::fs::remove_dir_all(place);
 }
 
 fn try_out(place: &Path) -> io::Result<()> {
@@ -179,4 +184,19 @@ fn try_out(place: &Path) -> io::Result<()> {
 pub(super) fn open_below(view: BorrowedFd<'_>, base: &Path, path: &Path) -> io::Result<OwnedFd> {
     let inner = path.strip_prefix(base).map_err(io::Error::other)?;
     Ok(openat(view, inner, DIRECTORY, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_was_cut_short_is_cleared_by_the_next() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let place = dir.path().join("probe");
+        try_out(&place).expect("this kernel can");
+        assert!(place.join("merged/file").exists(), "left mounted, as by a killed agent");
+        probe(&place).expect("probes again");
+        assert!(!place.exists(), "nothing stays, mounted or not");
+    }
 }
