@@ -68,6 +68,32 @@ fn every_service_can_be_killed_while_containers_run() {
 }
 
 #[test]
+fn an_exec_that_ends_while_agent_and_gateway_are_down_is_told_once_and_keeps_its_code() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let name = unique("exec-away");
+    let _ = docker.ok(&["run", "-d", "--name", &name, "busybox", "sleep", "600"]);
+    let _ = docker.ok(&["exec", "-d", &name, "sh", "-c", "sleep 1; exit 4"]);
+    for process in ["node-agent-1", "api-gateway"] {
+        kill_9(&suite, process);
+    }
+    std::thread::sleep(Duration::from_millis(1_500));
+    wait_until_it_works(&suite);
+    let filter = format!("container={name}");
+    let told = || {
+        let until = docker.ok(&["info", "-f", "{{.SystemTime}}"]);
+        let format = "{{.Actor.Attributes.exitCode}}";
+        let filters = ["--filter", &filter, "--filter", "event=exec_die", "--format", format];
+        docker.ok(&[&["events", "--since", "1h", "--until", &until], &filters[..]].concat())
+    };
+    eventually("its end is told", Duration::from_secs(20), || told() == "4");
+    kill_and_return(&suite, "node-agent-1");
+    assert_eq!(told(), "4", "and not again by the agent's successor");
+    docker.remove(&[&name]);
+    assert_eq!(told(), "4", "nor with the container");
+}
+
+#[test]
 fn an_exit_while_the_agent_is_down_keeps_its_code() {
     let suite = Suite::here();
     let docker = suite.docker();

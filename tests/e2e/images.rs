@@ -69,3 +69,31 @@ fn an_image_in_use_is_not_removed() {
     assert!(refused.stderr.contains("unable to remove"), "{refused:?}");
     docker.remove(&[&name]);
 }
+
+#[test]
+fn all_tags_of_a_repository_are_pulled() {
+    let suite = Suite::here();
+    let docker = suite.docker_as(suite.var("WHARFAGE_TOKEN_2"));
+    let told = docker.ok(&["pull", "-a", "hello-world"]);
+    assert_eq!(told.matches("Digest: ").count(), 2, "{told}");
+    assert!(told.lines().any(|line| line.starts_with("Status: ") && line.ends_with(" for hello-world")), "{told}");
+    let tags = docker.ok(&["images", "--format", "{{.Tag}}", "hello-world"]);
+    assert!(["latest", "linux"].iter().all(|tag| tags.lines().any(|line| line == *tag)), "{tags}");
+}
+
+#[test]
+fn containers_of_an_image_are_those_of_its_children_too() {
+    let docker = Suite::here().docker();
+    let (base, child, image) = (unique("base"), unique("child"), unique("child-image"));
+    let _ = docker.ok(&["run", "--name", &base, "busybox", "touch", "/made"]);
+    let _ = docker.ok(&["commit", &base, &image]);
+    let _ = docker.ok(&["create", "--name", &child, &image, "true"]);
+    let of = |ancestor: &str| {
+        docker.ok(&["ps", "-a", "--filter", &format!("ancestor={ancestor}"), "--format", "{{.Names}}"])
+    };
+    let has = |list: &str, name: &str| list.lines().any(|line| line == name);
+    assert!(has(&of("busybox"), &base) && has(&of("busybox"), &child));
+    assert!(!has(&of(&image), &base) && has(&of(&image), &child));
+    docker.remove(&[&base, &child]);
+    let _ = docker.ok(&["rmi", &image]);
+}

@@ -9,6 +9,7 @@ mod health;
 mod images;
 mod isolation;
 mod lifecycle;
+mod login;
 mod network;
 mod networks;
 mod openapi;

@@ -104,3 +104,22 @@ fn network_none_has_only_loopback() {
     let docker = Suite::here().docker();
     assert_eq!(docker.ok(&["run", "--rm", "--network", "none", "busybox", "ls", "/sys/class/net"]), "lo");
 }
+
+#[test]
+fn of_a_range_each_container_gets_the_next_free_port() {
+    let docker = Suite::here().docker();
+    let names: Vec<String> = (0..3).map(|_| unique("range")).collect();
+    let run = |name: &str| docker.run(&["run", "-d", "--name", name, "-p", "18300-18301:80", "httpd"]);
+    let ports: Vec<String> = names[..2]
+        .iter()
+        .map(|name| {
+            assert_eq!(run(name).code, 0);
+            docker.ok(&["port", name, "80/tcp"]).rsplit(':').next().expect("a port").to_owned()
+        })
+        .collect();
+    assert_eq!(ports, ["18300", "18301"]);
+    let full = run(&names[2]);
+    assert!(full.stderr.contains("all ports are allocated"), "{full:?}");
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    docker.remove(&names);
+}

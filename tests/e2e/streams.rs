@@ -1,6 +1,9 @@
 //! Standard streams: attach, logs, terminals, half-close.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use tests::{Suite, Terminal, eventually, unique};
 
@@ -165,5 +168,52 @@ fn top_shows_what_ps_would() {
     assert!(docker.ok(&["top", &name, "faux"]).contains("\\_ sleep 600"));
     let refused = docker.run(&["top", &name, "-o", "pid,nope"]);
     assert!(refused.stderr.contains("unknown user-defined format specifier \"nope\""), "{refused:?}");
+    docker.remove(&[&name]);
+}
+
+/// A frame of a WebSocket, whole.
+fn message(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).expect("the head of a frame");
+    let mut length = usize::from(head[1]);
+    if length == 126 {
+        let mut long = [0; 2];
+        stream.read_exact(&mut long).expect("the length of a frame");
+        length = u16::from_be_bytes(long).into();
+    }
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).expect("the payload of a frame");
+    (head[0], payload)
+}
+
+#[test]
+fn a_websocket_is_attached_to_a_container() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let name = unique("websocket");
+    let _ = docker.ok(&["run", "-di", "--name", &name, "busybox", "cat"]);
+    let mut stream =
+        std::net::TcpStream::connect(suite.var("DOCKER_HOST").trim_start_matches("tcp://")).expect("connect");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    let request = format!(
+        "GET /v1.53/containers/{name}/attach/ws?stdin=1&stdout=1&stderr=1&stream=1 HTTP/1.1\r\nHost: docker\r\n\
+         Authorization: Bearer {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        suite.var("WHARFAGE_TOKEN")
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("the head of the answer");
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    // Binary, whole, masked with zeroes.
+    stream.write_all(b"\x82\x86\0\0\0\0typed\n").expect("sent");
+    assert_eq!(message(&mut stream), (0x82, b"typed\n".to_vec()));
+    let _ = docker.ok(&["kill", &name]);
+    let (kind, reason) = message(&mut stream);
+    assert_eq!((kind, reason), (0x88, 1000_u16.to_be_bytes().to_vec()), "goodbye, with the code of a normal end");
     docker.remove(&[&name]);
 }

@@ -206,3 +206,28 @@ fn what_a_tenant_leaves_in_a_volume_gives_nobody_rights() {
     assert_eq!(raised.stdout, "1000\n", "{raised:?}");
     let _ = docker.ok(&["volume", "rm", &volume]);
 }
+
+#[test]
+fn a_container_ends_and_is_gone_before_the_volumes_that_were_made_for_it() {
+    let docker = Suite::here().docker();
+    let name = unique("order");
+    let since = docker.ok(&["info", "-f", "{{.SystemTime}}"]);
+    let _ = docker.ok(&["run", "-d", "--name", &name, "-v", "/made", "busybox", "sleep", "600"]);
+    let volume = docker.ok(&["inspect", "-f", "{{(index .Mounts 0).Name}}", &name]);
+    let _ = docker.ok(&["rm", "-fv", &name]);
+    let missing = docker.run(&["volume", "inspect", &volume]);
+    assert!(missing.stderr.contains("no such volume"), "{missing:?}");
+    let until = docker.ok(&["info", "-f", "{{.SystemTime}}"]);
+    let format = "{{.Type}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.name}}";
+    let told = docker.ok(&["events", "--since", &since, "--until", &until, "--format", format]);
+    let at = |wanted: &dyn Fn(&str) -> bool| told.lines().position(wanted).unwrap_or_else(|| panic!("{told}"));
+    let of_container =
+        |action: &str| at(&|line| line.starts_with(&format!("container {action} ")) && line.ends_with(&name));
+    let order = [
+        of_container("kill"),
+        of_container("die"),
+        of_container("destroy"),
+        at(&|line| line.starts_with(&format!("volume destroy {volume}"))),
+    ];
+    assert!(order.is_sorted(), "{order:?} in {told}");
+}

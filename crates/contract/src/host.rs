@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use model::{
-    ContainerId, ContainerName, ContainerSpec, Desired, Digest, Endpoint, HostCapacity, HostId, LayerDescriptor,
-    NetworkId, Observed, ProjectId, PublishedPort, VolumeId,
+    ContainerId, ContainerName, ContainerSpec, Desired, Digest, Endpoint, ExecId, HostCapacity, HostId,
+    LayerDescriptor, NetworkId, Observed, ProjectId, PublishedPort, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -184,6 +184,25 @@ pub struct HostReport {
     /// Volumes that were to go and of which nothing is left here.
     #[serde(default)]
     pub removed_volumes: Vec<VolumeId>,
+    /// Execs that ended and of which that has not been acknowledged, at most [`EXECS_MAX`].
+    #[serde(default)]
+    pub execs: Vec<ExecReport>,
+}
+
+/// Most execs of one report.
+pub const EXECS_MAX: usize = 1_000;
+
+/// How an exec ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExecReport {
+    /// Which.
+    pub id: ExecId,
+    /// Its container.
+    pub container: ContainerId,
+    /// Exit status; 126 or 127 if it could not be started.
+    pub exit_code: i32,
+    /// It ran. What never ran does not end, and nothing is told of it.
+    pub ran: bool,
 }
 
 /// How far one container got.

@@ -23,9 +23,24 @@ pub struct PullRequest {
     /// `os/arch[/variant]`; the fleet's own when absent.
     #[serde(default)]
     pub platform: Option<String>,
+    /// Every tag of the repository instead; the reference has none then.
+    #[serde(default)]
+    pub all_tags: bool,
     /// Credentials for the upstream, used for this pull only, never stored or logged.
     #[serde(default)]
     pub auth: Option<RegistryAuth>,
+}
+
+/// `POST` [`RegistryAuth`], answered with [`LoginReply`]: does that registry take them? They are used
+/// for this and never stored or logged.
+pub const LOGINS: &str = "/internal/v1/logins";
+
+/// What a registry says to credentials.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct LoginReply {
+    /// Why it does not take them; it does if absent.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// Credentials of a registry (`X-Registry-Auth`).

@@ -92,6 +92,9 @@ pub struct PortBinding {
     pub host_ip: Option<IpAddr>,
     /// Port asked for; `None` lets the store pick a free one at each start.
     pub host_port: Option<u16>,
+    /// Instead of one port the first free one of a range, from and to, at each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_range: Option<(u16, u16)>,
 }
 
 /// A port that is published now: a row with a unique constraint on (host, protocol, port).

@@ -1,12 +1,14 @@
 //! Execs: a further process wanted inside a container. The row is made by create and claimed by the
-//! first start; what became of it is asked of the container's host.
+//! first start. While it runs its host is asked how it does; its end comes with the host's reports and
+//! is written, and told, once.
 
+use contract::host::ExecReport;
 use model::{ContainerId, Error, ExecId, Result};
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 
-use crate::{ProjectTx, store_error};
+use crate::{ProjectTx, store_error, stored::parsed};
 
 /// An exec as it was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct ExecRecord<S> {
     pub spec: S,
     /// When it was first started.
     pub started_at: Option<OffsetDateTime>,
+    /// How it ended, once that has been reported.
+    pub exit_code: Option<i32>,
 }
 
 impl ProjectTx {
@@ -58,7 +62,7 @@ impl ProjectTx {
             return Err(missing());
         }
         let mut rows = sqlx::query!(
-            r#"SELECT id, container_id, spec AS "spec!: Json<serde_json::Value>", started_at
+            r#"SELECT id, container_id, spec AS "spec!: Json<serde_json::Value>", started_at, exit_code
                FROM execs WHERE project_id = $1 AND id LIKE $2 LIMIT 2"#,
             self.project.0,
             format!("{reference}%"),
@@ -72,6 +76,7 @@ impl ProjectTx {
             container: row.container_id.parse().map_err(Error::internal)?,
             spec: serde_json::from_value(row.spec.0).map_err(Error::internal)?,
             started_at: row.started_at,
+            exit_code: row.exit_code,
         })
     }
 
@@ -92,14 +97,14 @@ impl ProjectTx {
         Ok(claimed.rows_affected() == 1)
     }
 
-    /// Execs of a container that were started, newest first (inspect's `ExecIDs` asks its host which still run).
+    /// Execs of a container that have not ended, in the order they were made.
     ///
     /// # Errors
     /// Postgres does not answer.
-    pub async fn started_execs(&mut self, container: &ContainerId, limit: i64) -> Result<Vec<ExecId>> {
+    pub async fn open_execs(&mut self, container: &ContainerId, limit: i64) -> Result<Vec<ExecId>> {
         sqlx::query_scalar!(
-            "SELECT id FROM execs WHERE project_id = $1 AND container_id = $2 AND started_at IS NOT NULL
-             ORDER BY started_at DESC LIMIT $3",
+            "SELECT id FROM execs WHERE project_id = $1 AND container_id = $2 AND ended_at IS NULL
+             ORDER BY created_at, id LIMIT $3",
             self.project.0,
             container.as_str(),
             limit,
@@ -111,4 +116,60 @@ impl ProjectTx {
         .map(|id| id.parse().map_err(Error::internal))
         .collect()
     }
+}
+
+/// An exec that has just been seen to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) id: ExecId,
+    pub(crate) container: ContainerId,
+    pub(crate) exit_code: i32,
+    /// It ran, so its end is told.
+    pub(crate) ran: bool,
+}
+
+/// Code of an exec whose container ended under it.
+const KILLED: i32 = 137;
+
+/// Writes how execs of these containers ended: as reported, and those of containers whose run is over
+/// with it. Only what was not known comes back. The containers are locked, and the caller's host's.
+pub(crate) async fn end_execs(
+    connection: &mut PgConnection,
+    containers: &[String],
+    reports: &[ExecReport],
+    over: &[String],
+) -> Result<Vec<Ended>> {
+    if reports.is_empty() && over.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<String> = reports.iter().map(|report| report.id.as_str().to_owned()).collect();
+    let codes: Vec<i32> = reports.iter().map(|report| report.exit_code).collect();
+    let ran: Vec<bool> = reports.iter().map(|report| report.ran).collect();
+    let ended = sqlx::query!(
+        r#"UPDATE execs e SET ended_at = clock_timestamp(), exit_code = n.code
+           FROM (SELECT DISTINCT ON (id) id, code, ran FROM (
+                     SELECT id, code, ran, 1 AS rank FROM unnest($2::text[], $3::int4[], $4::bool[]) AS r (id, code, ran)
+                     UNION ALL
+                     SELECT id, $6::int4, true, 2 FROM execs
+                     WHERE container_id = ANY($5) AND started_at IS NOT NULL AND ended_at IS NULL) known
+                 ORDER BY id, rank) n
+           WHERE e.id = n.id AND e.container_id = ANY($1) AND e.started_at IS NOT NULL AND e.ended_at IS NULL
+           RETURNING e.id, e.container_id, n.code AS "code!", n.ran AS "ran!""#,
+        containers,
+        &ids,
+        &codes,
+        &ran,
+        over,
+        KILLED,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(store_error)?;
+    ended
+        .into_iter()
+        .map(|row| {
+            let (id, container) = (parsed(&row.id)?, parsed(&row.container_id)?);
+            Ok(Ended { id, container, exit_code: row.code, ran: row.ran })
+        })
+        .collect()
 }

@@ -135,6 +135,30 @@ impl ProjectTx {
         }
     }
 
+    /// The images that were made on top of one of these: with all of its layers lowest, and more.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn images_above(&mut self, images: &[Digest]) -> Result<Vec<Digest>> {
+        let ids: Vec<String> = images.iter().map(|id| id.as_str().to_owned()).collect();
+        sqlx::query_scalar!(
+            "WITH stacks AS (
+                 SELECT image_id, array_agg(digest ORDER BY position) AS layers FROM image_layers
+                 WHERE project_id = $1 GROUP BY image_id)
+             SELECT DISTINCT above.image_id FROM stacks above JOIN stacks base
+                 ON base.image_id = ANY($2) AND cardinality(above.layers) > cardinality(base.layers)
+                    AND above.layers[1:cardinality(base.layers)] = base.layers",
+            self.project.0,
+            &ids,
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?
+        .into_iter()
+        .map(|id| id.parse().map_err(Error::internal))
+        .collect()
+    }
+
     /// The image a tag or digest names in this project.
     ///
     /// # Errors

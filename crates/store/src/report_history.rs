@@ -5,7 +5,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use model::{
-    ContainerId, ContainerName, Desired, EventKind, Exit, HealthStatus, NetworkId, Observed, Phase, Progress,
+    ContainerId, ContainerName, Desired, EventKind, ExecId, Exit, HealthStatus, NetworkId, Observed, Phase, Progress,
     RestartPolicy, VolumeMount, VolumeName,
 };
 use serde::Deserialize;
@@ -29,8 +29,8 @@ pub(crate) struct Before {
     pub(crate) networks: Vec<OnNetwork>,
     /// Its volumes.
     pub(crate) volumes: Vec<VolumeMount>,
-    /// It goes when it has ended, with the volumes that were made for it.
-    pub(crate) auto_remove: bool,
+    /// The volumes that were made for it go with it.
+    pub(crate) drops_volumes: bool,
 }
 
 /// A network a container is on.
@@ -152,6 +152,12 @@ fn container_event<const N: usize>(
     Told { kind: EventKind::Container, action: action.into(), actor: before.id.as_str().to_owned(), attributes }
 }
 
+/// The end of an exec.
+pub(crate) fn exec_died(before: &Before, exec: &ExecId, exit_code: i32) -> Told {
+    let more = [("execID", exec.as_str().to_owned()), ("exitCode", exit_code.to_string())];
+    container_event(before, "exec_die", more)
+}
+
 fn volume_mounted(before: &Before, mount: &VolumeMount) -> Told {
     let more = [
         ("container", before.id.to_string()),
@@ -210,7 +216,7 @@ mod tests {
             health: None,
             networks: Vec::new(),
             volumes: Vec::new(),
-            auto_remove: false,
+            drops_volumes: false,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::host::{ContainerReport, HostReport};
+use contract::host::{ContainerReport, ExecReport, HostReport};
 use model::{
     ContainerId, Desired, Error, HEALTH_LOG_ENTRIES, Health, HealthProbe, HealthStatus, HostId, Observed, Phase,
     Progress, ProjectId, RestartPolicy, Result, VolumeId, VolumeMount,
@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 use crate::{
     Store,
+    execs::{Ended, end_execs},
     hosts::note_seen,
-    report_history::{Before, OnNetwork, Told, history, run_is_over, volume_event},
+    report_history::{Before, OnNetwork, Told, exec_died, history, run_is_over, volume_event},
     store_error,
     stored::{number, parsed},
     volumes::{lock_volumes, remove_unused_volumes},
@@ -48,21 +49,28 @@ impl Store {
         if !report.removed_volumes.is_empty() {
             self.volumes_gone(host, &report.removed_volumes).await?;
         }
-        if newest.is_empty() {
+        if newest.is_empty() && report.execs.is_empty() {
             self.host_seen(host, report.capacity).await?;
             return Ok(Recorded::default());
         }
         let mut tx = self.service_tx().await?;
-        let known = lock_containers(tx.connection(), host, &newest).await?;
+        let known = lock_containers(tx.connection(), host, &newest, &report.execs).await?;
         let removed = |id: &ContainerId| newest.get(id).is_some_and(|now| now.progress.phase == Phase::Removed);
-        let going = known.iter().filter(|(_, before)| before.auto_remove && removed(&before.id));
+        let going = known.iter().filter(|(_, before)| before.drops_volumes && removed(&before.id));
         let made_for = going.map(|(project, before)| (*project, anonymous_volumes(before))).collect::<Vec<_>>();
         // Before the hosts, which the next statement locks.
         lock_volumes(tx.connection(), &made_for.iter().flat_map(|(_, ids)| ids).cloned().collect::<Vec<_>>()).await?;
-        let moved = move_forward(tx.connection(), host, &newest).await?;
+        let moved =
+            if newest.is_empty() { BTreeSet::new() } else { move_forward(tx.connection(), host, &newest).await? };
+        let mut ended = execs_ended(tx.connection(), &known, &newest, &moved, &report.execs).await?;
         let mut events = BTreeMap::<ProjectId, Vec<Told>>::new();
         let (mut over, mut gone) = (Vec::new(), Vec::new());
         for (project, before) in known {
+            if let Some(ended) = ended.remove(&before.id) {
+                // What runs in a container ends before it does.
+                let told = ended.iter().map(|exec| exec_died(&before, &exec.id, exec.exit_code));
+                events.entry(project).or_default().extend(told);
+            }
             let Some(now) = newest.get(&before.id).filter(|_| moved.contains(&before.id)) else { continue };
             let told = history(&before, now);
             if !told.is_empty() {
@@ -103,6 +111,28 @@ impl Store {
     }
 }
 
+/// Writes down which execs are over, by container; those that never ran are left out, nothing is told of them.
+async fn execs_ended(
+    connection: &mut PgConnection,
+    known: &[(ProjectId, Before)],
+    newest: &BTreeMap<ContainerId, Observed>,
+    moved: &BTreeSet<ContainerId>,
+    reports: &[ExecReport],
+) -> Result<BTreeMap<ContainerId, Vec<Ended>>> {
+    let name = |(_, before): &(ProjectId, Before)| before.id.as_str().to_owned();
+    let is_over =
+        |id: &ContainerId| moved.contains(id) && newest.get(id).is_some_and(|now| now.progress.phase >= Phase::Exited);
+    let containers: Vec<String> = known.iter().map(name).collect();
+    let over: Vec<String> = known.iter().filter(|(_, before)| is_over(&before.id)).map(name).collect();
+    let mut by_container = BTreeMap::<ContainerId, Vec<Ended>>::new();
+    for exec in end_execs(connection, &containers, reports, &over).await? {
+        if exec.ran {
+            by_container.entry(exec.container.clone()).or_default().push(exec);
+        }
+    }
+    Ok(by_container)
+}
+
 /// The volumes that were made for a container.
 fn anonymous_volumes(before: &Before) -> Vec<VolumeId> {
     before.volumes.iter().filter(|mount| mount.anonymous).map(|mount| mount.volume.clone()).collect()
@@ -125,8 +155,10 @@ async fn lock_containers(
     connection: &mut PgConnection,
     host: HostId,
     newest: &BTreeMap<ContainerId, Observed>,
+    execs: &[ExecReport],
 ) -> Result<Vec<(ProjectId, Before)>> {
-    let ids: Vec<String> = newest.keys().map(|id| id.as_str().to_owned()).collect();
+    let ids: BTreeSet<&ContainerId> = newest.keys().chain(execs.iter().map(|exec| &exec.container)).collect();
+    let ids: Vec<String> = ids.into_iter().map(|id| id.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"SELECT c.id, c.project_id, c.name, c.desired_state, c.run, c.observed_run, c.observed_restart,
                c.observed_phase, c.started_at, c.paused, c.oom_kills, c.health->>'status' AS health_status,
@@ -134,7 +166,7 @@ async fn lock_containers(
                coalesce(c.spec->'labels', '{}') AS "labels!: Json<BTreeMap<String, String>>",
                c.spec->'restart' AS "restart: Json<RestartPolicy>",
                coalesce(c.spec->'volumes', '[]') AS "volumes!: Json<Vec<VolumeMount>>",
-               coalesce((c.spec->>'auto_remove')::boolean, false) AS "auto_remove!",
+               coalesce((c.spec->>'auto_remove')::boolean, false) OR c.drops_volumes AS "drops_volumes!",
                (SELECT coalesce(jsonb_agg(jsonb_build_object('id', n.id, 'name', n.name, 'driver', n.driver) ORDER BY n.name), '[]')
                 FROM endpoints e JOIN networks n ON n.id = e.network_id WHERE e.container_id = c.id)
                AS "networks!: Json<Vec<OnNetwork>>"
@@ -175,7 +207,7 @@ async fn lock_containers(
                 health: row.health_status.as_deref().and_then(health_status),
                 networks: row.networks.0,
                 volumes: row.volumes.0,
-                auto_remove: row.auto_remove,
+                drops_volumes: row.drops_volumes,
             };
             Ok((ProjectId(row.project_id), before))
         })

@@ -17,6 +17,7 @@ mod disk_usage;
 mod events;
 mod execs;
 mod images;
+mod login;
 mod networks;
 mod streams;
 mod system;
@@ -34,6 +35,7 @@ fn guarded() -> OpenApiRouter<Gateway> {
         .merge(system::routes())
         .merge(disk_usage::routes())
         .merge(images::routes())
+        .merge(login::routes())
         .merge(networks::routes())
         .merge(containers::routes())
         .merge(execs::routes())

@@ -31,6 +31,10 @@ pub(crate) const HEADER_BYTES: usize = 48 * 1024;
 pub(crate) const HEADERS: usize = 96;
 /// Longest credential.
 pub(crate) const TOKEN_BYTES: usize = 1024;
+/// Execs that an inspect of a container names.
+pub(crate) const SHOWN_EXECS: i64 = 1_000;
+/// Longest message of a WebSocket.
+pub(crate) const WEBSOCKET_MESSAGE_BYTES: usize = 1024 * 1024;
 /// Longest `X-Registry-Auth`.
 pub(crate) const REGISTRY_AUTH_BYTES: usize = 16 * 1024;
 

@@ -3,6 +3,7 @@
 
 mod images;
 mod layers;
+mod logins;
 mod pulls;
 
 use axum::Router;
@@ -33,6 +34,7 @@ pub struct AppState {
 pub fn api() -> (Router<AppState>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(pulls::pull_image))
+        .routes(routes!(logins::try_login))
         .routes(routes!(layers::read_layer))
         .routes(routes!(images::upload_layer))
         .routes(routes!(images::make_image))

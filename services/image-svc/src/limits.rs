@@ -28,6 +28,12 @@ pub(crate) const REDIRECTS_MAX: usize = 5;
 pub(crate) const LAYERS_IN_PARALLEL: usize = 3;
 /// Pulls at work at a time; further ones are told to come back.
 pub(crate) const PULLS_MAX: usize = 128;
+/// Logins tried at registries at a time.
+pub(crate) const LOGINS_MAX: usize = 32;
+/// Tags of a repository that is pulled as a whole.
+pub(crate) const TAGS_MAX: usize = 1_000;
+/// Pages they may come in: a registry may send short ones, but not for ever.
+pub(crate) const TAG_PAGES_MAX: usize = 100;
 /// Attempts in a row at a blob without a byte of progress, and attempts at all.
 pub(crate) const BLOB_ATTEMPTS_IN_VAIN_MAX: u32 = 4;
 /// See [`BLOB_ATTEMPTS_IN_VAIN_MAX`].

@@ -1,6 +1,7 @@
 //! A pull: resolve the reference, bring the layers, record the image. Nothing of it can be seen in
 //! the project before all of it is there, verified and durable.
 
+mod all_tags;
 mod download;
 mod flight;
 mod layers;
@@ -10,7 +11,10 @@ mod resolve;
 use std::sync::Arc;
 
 use chassis::Bus;
-use contract::{image::PullRequest, wake::Topic};
+use contract::{
+    image::{PullRequest, RegistryAuth},
+    wake::Topic,
+};
 use model::{Digest, Error, ImageReference, LayerDescriptor, Result};
 use store::{ImageRow, ProjectScope, PulledImage, Store, StoredImage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,9 +24,10 @@ pub(crate) use progress::Progress;
 use crate::{
     blob_store::BlobStore,
     image_config,
-    limits::PULLS_MAX,
-    upstream::{Platform, Repository, Upstreams},
+    limits::{LOGINS_MAX, PULLS_MAX},
+    upstream::{Platform, Repository, UpstreamError, Upstreams, Verdict},
 };
+use all_tags::AllTags;
 use flight::Flights;
 use resolve::Resolved;
 
@@ -38,6 +43,15 @@ struct Inner {
     bus: Bus,
     platform: Platform,
     pulls: Arc<Semaphore>,
+    logins: Semaphore,
+}
+
+/// A pull that can begin to say how it goes.
+pub(crate) enum Begun {
+    /// Of one image.
+    One(Box<Pull>),
+    /// Of all of a repository's.
+    All(AllTags),
 }
 
 /// A pull whose manifest is known: it can begin to say how it goes.
@@ -49,7 +63,7 @@ pub(crate) struct Pull {
     resolved: Resolved,
     /// The platform that was asked for by name.
     asked_for: Option<Platform>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 /// Everything of an image but its name.
@@ -64,14 +78,39 @@ struct Content {
 impl Puller {
     pub(crate) fn new(store: Store, blobs: BlobStore, upstreams: Upstreams, bus: Bus, platform: Platform) -> Self {
         let pulls = Arc::new(Semaphore::new(PULLS_MAX));
-        Self(Arc::new(Inner { store, blobs, upstreams, flights: Flights::default(), bus, platform, pulls }))
+        let logins = Semaphore::new(LOGINS_MAX);
+        Self(Arc::new(Inner { store, blobs, upstreams, flights: Flights::default(), bus, platform, pulls, logins }))
     }
 
     /// Resolves what is asked for. A failure here is still an answer with a status of its own.
-    pub(crate) async fn begin(&self, request: PullRequest) -> Result<Pull> {
+    pub(crate) async fn begin(&self, request: PullRequest) -> Result<Begun> {
         let permit = self.0.pulls.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Error::Unavailable("too many pulls at work; try again".into()))?;
+        let permit = Arc::new(permit.map_err(|_| Error::Unavailable("too many pulls at work; try again".into()))?);
         let reference: ImageReference = request.reference.parse()?;
+        if !request.all_tags {
+            return Ok(Begun::One(Box::new(self.resolve(&request, reference, permit).await?)));
+        }
+        let repositories = self.0.upstreams.repositories(&reference, request.auth.as_ref());
+        let tags = all_tags::find(repositories.map_err(|e| e.about(&reference))?, &reference).await?;
+        Ok(Begun::All(AllTags { puller: self.clone(), request, reference, tags, permit }))
+    }
+
+    /// Whether the registry that credentials are for takes them; why not.
+    pub(crate) async fn login(&self, auth: &RegistryAuth) -> Result<Option<String>> {
+        let busy = |_| Error::Unavailable("too many logins are being tried; try again".into());
+        let _permit = self.0.logins.try_acquire().map_err(busy)?;
+        match self.0.upstreams.login(auth).await.map_err(UpstreamError::of_registry)? {
+            Verdict::Accepted => Ok(None),
+            Verdict::Refused(why) => Ok(Some(why)),
+        }
+    }
+
+    async fn resolve(
+        &self,
+        request: &PullRequest,
+        reference: ImageReference,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> Result<Pull> {
         let asked_for = match request.platform.as_deref().filter(|p| !p.is_empty()) {
             Some(text) => Some(Platform::parse(text).ok_or_else(|| bad_platform(text))?),
             None => None,
@@ -98,9 +137,24 @@ fn bad_platform(text: &str) -> Error {
     Error::invalid("platform", &format!("{shown:?} is not os/architecture[/variant]"))
 }
 
-impl Pull {
+impl Begun {
     /// Runs to the end, saying how it goes in dockerd's words.
     pub(crate) async fn run(self, progress: &Progress) -> Result<()> {
+        match self {
+            Self::All(all) => all.run(progress).await,
+            Self::One(pull) => {
+                let outcome =
+                    if pull.bring(progress).await? { "Downloaded newer image for" } else { "Image is up to date for" };
+                progress.line(&format!("Status: {outcome} {}", pull.reference), None).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Pull {
+    /// Brings the image; whether it is another than was there.
+    async fn bring(&self, progress: &Progress) -> Result<bool> {
         let digest = self.reference.digest.as_ref().map(ToString::to_string);
         let id = digest.or_else(|| self.reference.tag.clone()).unwrap_or_default();
         progress.line(&format!("Pulling from {}", self.reference.repository), Some(&id)).await;
@@ -112,10 +166,8 @@ impl Pull {
         let changed = self.record(&content).await?;
         self.inner.bus.publish(&Topic::Project(self.scope.project()));
         progress.line(&format!("Digest: {}", self.resolved.named_by), None).await;
-        let outcome = if changed { "Downloaded newer image for" } else { "Image is up to date for" };
-        progress.line(&format!("Status: {outcome} {}", self.reference), None).await;
         tracing::info!(reference = %self.reference, image = %content.id, changed, "pulled");
-        Ok(())
+        Ok(changed)
     }
 
     /// The image, if this project has pulled this very manifest before and its blobs are all here.

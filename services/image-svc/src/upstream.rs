@@ -6,6 +6,7 @@ mod challenge;
 mod dial;
 mod error;
 mod http;
+mod login;
 mod manifest;
 mod repository;
 
@@ -16,6 +17,7 @@ use model::{DEFAULT_REGISTRY, ImageReference};
 use reqwest::{Certificate, ClientBuilder, Url};
 
 pub(crate) use error::UpstreamError;
+pub(crate) use login::Verdict;
 pub(crate) use manifest::{Descriptor, Document, ImageManifest, Platform, select};
 pub(crate) use repository::{Fetched, Repository};
 
@@ -63,6 +65,23 @@ impl Upstreams {
         let credentials = auth.and_then(|auth| Credentials::for_registry(auth, &reference.registry));
         found.push(Repository::new(self.http.clone(), base, None, &reference.repository, credentials));
         Ok(found)
+    }
+
+    /// Whether the registry that credentials are for takes them. Mirrors are never asked: they get none.
+    pub(crate) async fn login(&self, auth: &RegistryAuth) -> Result<Verdict, UpstreamError> {
+        let named = auth::server_name(&auth.server_address);
+        let registry = if named.is_empty() { DEFAULT_REGISTRY } else { named };
+        let configured = self.configured.iter().find(|u| u.registry == registry);
+        if configured.is_some_and(|u| u.mirrors_only && !u.mirrors.is_empty()) {
+            let why =
+                format!("{registry} is reached through mirrors only on this platform, and they take no credentials");
+            return Err(UpstreamError::Refused(why));
+        }
+        let base = self.own_address(registry, configured)?;
+        match Credentials::for_registry(auth, registry) {
+            Some(credentials) => login::login(&self.http, &base, &credentials).await,
+            None => Ok(Verdict::Refused("no user name and no token was given".into())),
+        }
     }
 
     fn own_address(&self, registry: &str, configured: Option<&Upstream>) -> Result<Url, UpstreamError> {

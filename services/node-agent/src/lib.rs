@@ -80,8 +80,11 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
         let host = host.clone();
         move || fs::read_dir(host.places.containers()).map_or(0, Iterator::count).to_string()
     });
-    let forgetting = fleet.clone();
-    let acknowledged = Box::new(move |id| forgetting.forget(&id));
+    let (forgetting, at) = (fleet.clone(), host.clone());
+    let acknowledged = Box::new(move |noted| match noted {
+        report::Noted::Removed(id) => forgetting.forget(&id),
+        report::Noted::ExecEnded(container, exec) => streams::exec::forget(&at, &container, &exec),
+    });
     until_cancelled(&ctx, "reports", host.reports.clone().send(scheduler.clone(), capacity, acknowledged));
     until_cancelled(&ctx, "netd", host.net.clone().keep_in_sync());
     until_cancelled(&ctx, "upkeep", upkeep::watch_over(host.clone(), fleet.clone()));

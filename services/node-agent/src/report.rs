@@ -1,6 +1,7 @@
 //! What is to be told to the scheduler. Of each container only the furthest observation is kept, so
 //! a slow scheduler costs memory for one entry a container. What was sent and not acknowledged is
-//! sent again; after a reconnect everything is.
+//! sent again; after a reconnect everything is. Of execs only their ends are told; the record on disk
+//! stays until that has been taken note of.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +10,8 @@ use std::{
 };
 
 use chassis::{backoff::Backoff, client::Internal};
-use contract::host::{ContainerReport, HEARTBEAT_INTERVAL_MS, HostReport, REPORT};
-use model::{ContainerId, HostCapacity, Observed, Phase, VolumeId};
+use contract::host::{ContainerReport, EXECS_MAX, ExecReport, HEARTBEAT_INTERVAL_MS, HostReport, REPORT};
+use model::{ContainerId, ExecId, HostCapacity, Observed, Phase, VolumeId};
 use tokio::sync::Notify;
 
 /// What is to be told.
@@ -31,6 +32,8 @@ struct Book {
     latest: BTreeMap<ContainerId, Observed>,
     untold: BTreeSet<ContainerId>,
     removed_volumes: BTreeSet<VolumeId>,
+    /// Ends of execs, until they have been taken note of.
+    execs: BTreeMap<ExecId, ExecReport>,
     generation: i64,
 }
 
@@ -46,8 +49,17 @@ fn only_probed(before: &Observed, now: &Observed) -> bool {
     same_verdict && *before == Observed { health: before.health.clone(), revision: before.revision, ..now.clone() }
 }
 
-/// Who wants to know that a removal has been taken note of.
-pub(crate) type Acknowledged = Box<dyn Fn(ContainerId) + Send + Sync>;
+/// What has been taken note of, durably.
+#[derive(Debug)]
+pub(crate) enum Noted {
+    /// Nothing is left of a container.
+    Removed(ContainerId),
+    /// An exec of a container is over.
+    ExecEnded(ContainerId, ExecId),
+}
+
+/// Who wants to know.
+pub(crate) type Acknowledged = Box<dyn Fn(Noted) + Send + Sync>;
 
 impl Reports {
     /// A container moved. Phases nobody waits for ride along with the next report; so do, for a
@@ -72,6 +84,14 @@ impl Reports {
     /// Nothing is left of a volume.
     pub(crate) fn volume_removed(&self, id: &VolumeId) {
         self.edit(|book| book.removed_volumes.insert(id.clone()));
+        self.0.urgent.notify_one();
+    }
+
+    /// An exec is over. Of two tellings the first counts.
+    pub(crate) fn exec_ended(&self, exec: ExecReport) {
+        self.edit(|book| {
+            book.execs.entry(exec.id.clone()).or_insert(exec);
+        });
         self.0.urgent.notify_one();
     }
 
@@ -100,10 +120,16 @@ impl Reports {
                     let removed = report.containers.iter().filter(|c| c.observed.progress.phase == Phase::Removed);
                     for container in removed {
                         self.edit(|book| book.latest.remove(&container.id));
-                        acknowledged(container.id.clone());
+                        acknowledged(Noted::Removed(container.id.clone()));
+                    }
+                    for exec in &report.execs {
+                        self.edit(|book| book.execs.remove(&exec.id));
+                        acknowledged(Noted::ExecEnded(exec.container.clone(), exec.id.clone()));
                     }
                     // Returns at once if something moved while the report was under way.
-                    _ = tokio::time::timeout(heartbeat, self.news()).await;
+                    if report.execs.len() < EXECS_MAX {
+                        _ = tokio::time::timeout(heartbeat, self.news()).await;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, containers = report.containers.len(), "the scheduler did not take a report");
@@ -133,7 +159,8 @@ impl Reports {
                 .filter_map(|id| Some(ContainerReport { observed: book.latest.get(&id)?.clone(), id }))
                 .collect();
             let removed_volumes = book.removed_volumes.iter().cloned().collect();
-            HostReport { generation: book.generation, capacity, containers, removed_volumes }
+            let execs = book.execs.values().take(EXECS_MAX).cloned().collect();
+            HostReport { generation: book.generation, capacity, containers, removed_volumes, execs }
         })
     }
 
@@ -171,6 +198,23 @@ mod tests {
         assert_eq!(phases, [Phase::Exited]);
         reports.tell_all();
         assert_eq!(reports.take(HostCapacity::default()).containers.len(), 1);
+    }
+
+    #[test]
+    fn the_end_of_an_exec_is_told_until_it_has_been_heard_and_the_first_telling_counts() {
+        let reports = Reports::default();
+        let id: ExecId = "e".repeat(64).parse().expect("an id");
+        let ended = |exit_code| ExecReport {
+            id: id.clone(),
+            container: ContainerId::from_bytes([1; 32]),
+            exit_code,
+            ran: true,
+        };
+        reports.exec_ended(ended(7));
+        reports.exec_ended(ended(137));
+        for _ in 0..2 {
+            assert_eq!(reports.take(HostCapacity::default()).execs, [ended(7)]);
+        }
     }
 
     #[test]

@@ -165,9 +165,13 @@ async fn execs_signals_top_and_stats_reach_a_running_container() {
     stream.read_to_end(&mut heard).await.expect("ends");
     let heard = frames(&heard);
     assert_eq!((text(&heard, 1).as_str(), text(&heard, 2).as_str()), ("hello\n", "1\n"));
-    let state: ExecState =
-        gateway.get_with(&format!("/execs/v1/{exec_id}"), &[("container", id.as_str())]).await.expect("is known");
-    assert_eq!((state.running, state.exit_code), (false, Some(5)));
+    let ended = world.control.exec_end(&exec_id).await;
+    assert_eq!((ended.container, ended.exit_code, ended.ran), (id.clone(), 5, true));
+    let (path, of) = (format!("/execs/v1/{exec_id}"), [("container", id.as_str())]);
+    let forgotten = async || matches!(gateway.get_with::<_, ExecState>(&path, &of).await, Err(Error::NotFound(_)));
+    while !forgotten().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 
     let missing = ExecStart { cmd: vec!["nope".into()], ..exec(&id, "") };
     let missing_id = new_exec_id();
@@ -175,8 +179,8 @@ async fn execs_signals_top_and_stats_reach_a_running_container() {
     let refused =
         gateway.upgrade(&path, STREAM_PROTOCOL, None::<&()>, Some(&missing)).await.expect_err("no such program");
     assert!(refused.to_string().contains("executable file not found"), "{refused}");
-    let state: ExecState = gateway.get(&format!("/execs/v1/{missing_id}")).await.expect("is known");
-    assert_eq!(state.exit_code, Some(127));
+    let ended = world.control.exec_end(&missing_id).await;
+    assert_eq!((ended.exit_code, ended.ran), (127, false), "it never ran");
     let unknown = gateway.get::<ExecState>(&format!("/execs/v1/{}", new_exec_id())).await;
     assert!(matches!(unknown, Err(Error::NotFound(_))));
 
@@ -246,10 +250,15 @@ async fn an_agent_that_is_killed_comes_back_and_nothing_was_lost_or_done_twice()
         world.control.want_state(&id, Desired::Running { run: 1 });
         pids.push(world.control.until_phase(&id, 1, Phase::Running).await.pid);
     }
+    let exec_id = new_exec_id();
+    let detached = ExecStart { detach: true, ..exec(&ids[0], "sleep 1; exit 8") };
+    world.gateway().post::<_, ()>(&format!("/execs/v1/{exec_id}/start"), &detached).await.expect("starts");
     world.kill_agent();
     tokio::time::sleep(Duration::from_secs(2)).await;
     world.control.orphan(&ids[3]);
     world.start_agent().await;
+    assert_eq!(world.control.exec_end(&exec_id).await.exit_code, 8);
+    assert_eq!(world.control.tellings(&exec_id), 1);
     let ended = world.control.until_phase(&ids[1], 1, Phase::Exited).await;
     let exit = ended.exit.expect("told");
     assert_eq!(exit.code, 9);

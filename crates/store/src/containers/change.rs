@@ -129,13 +129,14 @@ impl ProjectTx {
     ///
     /// # Errors
     /// Postgres does not answer.
-    pub async fn want_removed(&mut self, id: &ContainerId) -> Result<bool> {
+    pub async fn want_removed(&mut self, id: &ContainerId, with_volumes: bool) -> Result<bool> {
         let gone = sqlx::query_scalar!(
-            r#"UPDATE containers SET desired_state = 'removed',
+            r#"UPDATE containers SET desired_state = 'removed', drops_volumes = drops_volumes OR $3,
                    removed_at = CASE WHEN host_id IS NULL THEN now() ELSE removed_at END
              WHERE project_id = $1 AND id = $2 RETURNING host_id IS NULL AS "gone!""#,
             self.project.0,
             id.as_str(),
+            with_volumes,
         )
         .fetch_one(self.connection())
         .await

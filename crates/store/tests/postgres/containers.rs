@@ -43,7 +43,7 @@ async fn a_name_is_unique_in_its_project_and_free_in_the_next() {
     assert_eq!(tx.find_container("web").await.expect("found").id, id("a1"));
     assert_eq!(tx.find_container("/web").await.expect("found").id, id("a1"));
     assert!(!tx.rename_container(&id("a1"), &"web".parse().expect("name")).await.expect("asked"));
-    assert!(tx.want_removed(&id("a1")).await.expect("removed"), "it was on no host");
+    assert!(tx.want_removed(&id("a1"), false).await.expect("removed"), "it was on no host");
     tx.commit().await.expect("commit");
     assert_eq!(create(&store, &one, &id("a3"), "web").await, Ok(true), "a removed one's name is free at once");
 }
@@ -113,7 +113,7 @@ async fn a_small_network_is_used_up_to_the_last_address_and_then_says_so() {
     let full = create(&store, &project, &id("ff"), "toomany").await.expect_err("full");
     assert!(matches!(&full, Error::Failed(text) if text.contains("no available IPv4 addresses")), "{full:?}");
     let mut tx = store.project_tx(&ProjectScope::delegated(project.id)).await.expect("tx");
-    assert!(tx.want_removed(&id("05")).await.expect("removed"));
+    assert!(tx.want_removed(&id("05"), false).await.expect("removed"));
     tx.commit().await.expect("commit");
     assert_eq!(create(&store, &project, &id("fe"), "again").await, Ok(true), "a freed address is found");
 }
@@ -159,6 +159,6 @@ async fn wishes_count_runs_and_end_with_removal() {
     let stopped = Desired::Stopped { run: 1, signal: "SIGINT".into(), timeout_s: 3 };
     assert_eq!(tx.lock_container("web").await.expect("found").desired, stopped);
     assert_eq!(tx.want_running(&id("a1")).await, Ok(2));
-    tx.want_removed(&id("a1")).await.expect("removed");
+    tx.want_removed(&id("a1"), false).await.expect("removed");
     assert!(tx.want_running(&id("a1")).await.is_err(), "nothing is wanted of it any more");
 }

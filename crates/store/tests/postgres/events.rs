@@ -68,7 +68,7 @@ async fn an_exec_starts_once_and_only_in_its_project() {
     assert_eq!(tx.find_exec::<Vec<String>>("eee").await.expect("by prefix").spec, ["true"]);
     assert_eq!(tx.claim_exec(&id, now).await, Ok(true));
     assert_eq!(tx.claim_exec(&id, now).await, Ok(false));
-    assert_eq!(tx.started_execs(&container, 10).await, Ok(vec![id.clone()]));
+    assert_eq!(tx.open_execs(&container, 10).await, Ok(vec![id.clone()]));
     tx.commit().await.expect("commit");
     let mut foreign = store.project_tx(&ProjectScope::delegated(theirs.id)).await.expect("tx");
     let error = foreign.find_exec::<Vec<String>>(id.as_str()).await.expect_err("not theirs");

@@ -137,7 +137,7 @@ async fn hosts_hear_of_names_when_a_run_is_wanted_and_until_it_is_over() {
     let record = tx.networks().await.expect("list").into_iter().find(|n| n.id == network).expect("there");
     let busy = tx.delete_network(&record).await.expect_err("in use");
     assert!(busy.to_string().contains("has active endpoints"), "{busy}");
-    tx.want_removed(&container).await.expect("removed");
+    tx.want_removed(&container, false).await.expect("removed");
     tx.commit().await.expect("commit");
     assert_eq!(planner.spread_network_changes().await.expect("spread"), BTreeSet::from([host]));
     let over = planner.host_changes(host, Some(started.generation)).await.expect("plan").expect("news");

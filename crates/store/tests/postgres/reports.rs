@@ -1,7 +1,7 @@
 //! Reports: late, duplicate, reordered, wrong and hostile ones.
 
-use contract::host::{ContainerReport, HostReport};
-use model::{ContainerId, ContainerSpec, Error, Exit, HostId, Observed, Phase, Progress};
+use contract::host::{ContainerReport, ExecReport, HostReport};
+use model::{ContainerId, ContainerSpec, Error, ExecId, Exit, HostId, Observed, Phase, Progress};
 use planner::plan;
 use sqlx::Row as _;
 use store::{Recorded, Store};
@@ -129,6 +129,76 @@ async fn the_same_report_from_many_connections_is_told_once() {
     }
     assert_eq!(f.progress().await, (1, 0, 5));
     assert_eq!(f.told().await, ["connect", "start", "disconnect", "die"]);
+}
+
+/// A started exec of the fixture's container.
+async fn exec(f: &Fixture, byte: u8) -> ExecId {
+    let id = ExecId::from_bytes([byte; 32]);
+    sqlx::query(
+        "INSERT INTO execs (id, project_id, container_id, spec, started_at)
+         SELECT $1, project_id, id, '{}', now() FROM containers WHERE id = $2",
+    )
+    .bind(id.as_str())
+    .bind(f.container.as_str())
+    .execute(f.seed.pool())
+    .await
+    .expect("an exec");
+    id
+}
+
+async fn exit_codes(f: &Fixture) -> Vec<Option<i32>> {
+    sqlx::query_scalar("SELECT exit_code FROM execs ORDER BY id").fetch_all(f.seed.pool()).await.expect("codes")
+}
+
+#[tokio::test]
+async fn the_end_of_an_exec_is_told_once_however_often_it_is_reported() {
+    let f = running("report_exec", ContainerSpec::default()).await;
+    f.report(at(1, 0, Phase::Running)).await;
+    let (ran, refused) = (exec(&f, 1).await, exec(&f, 2).await);
+    let ended =
+        |id: &ExecId, exit_code, ran| ExecReport { id: id.clone(), container: f.container.clone(), exit_code, ran };
+    let report = HostReport {
+        generation: 1,
+        capacity: room_for(5),
+        execs: vec![ended(&ran, 7, true), ended(&refused, 126, false), ended(&ExecId::from_bytes([9; 32]), 1, true)],
+        ..HostReport::default()
+    };
+    for _ in 0..3 {
+        f.store.record_report(f.host, &report).await.expect("recorded");
+    }
+    assert_eq!(f.told().await, ["connect", "start", "exec_die"], "what never ran did not end");
+    assert_eq!(exit_codes(&f).await, [Some(7), Some(126)]);
+    let attributes: sqlx::types::JsonValue =
+        sqlx::query_scalar("SELECT attributes FROM events WHERE action = 'exec_die'")
+            .fetch_one(f.seed.pool())
+            .await
+            .expect("the event");
+    assert_eq!((&attributes["execID"], &attributes["exitCode"]), (&ran.as_str().into(), &"7".into()));
+    let other = f.seed.host("b", room_for(5)).await.expect("host");
+    let open = exec(&f, 3).await;
+    let foreign = HostReport { execs: vec![ended(&open, 0, true)], ..report };
+    assert_eq!(f.store.record_report(other, &foreign).await.expect("passed over"), Recorded::default());
+    assert_eq!(exit_codes(&f).await, [Some(7), Some(126), None], "a host speaks only for its own containers");
+}
+
+#[tokio::test]
+async fn with_a_container_everything_in_it_ends_and_before_it() {
+    let f = running("report_exec_container", ContainerSpec::default()).await;
+    f.report(at(1, 0, Phase::Running)).await;
+    let (known, _) = (exec(&f, 1).await, exec(&f, 2).await);
+    let report = HostReport {
+        generation: 1,
+        capacity: room_for(5),
+        containers: vec![ContainerReport { id: f.container.clone(), observed: at(1, 0, Phase::Exited) }],
+        execs: vec![ExecReport { id: known.clone(), container: f.container.clone(), exit_code: 0, ran: true }],
+        ..HostReport::default()
+    };
+    f.store.record_report(f.host, &report).await.expect("recorded");
+    assert_eq!(f.told().await, ["connect", "start", "exec_die", "exec_die", "disconnect", "die"]);
+    assert_eq!(exit_codes(&f).await, [Some(0), Some(137)], "as reported; the other went with the container");
+    f.store.record_report(f.host, &report).await.expect("recorded");
+    f.report(at(1, 0, Phase::Removed)).await;
+    assert_eq!(f.told().await.len(), 7, "and destroy");
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ async fn a_volume_in_use_cannot_be_removed_whoever_tries() {
     assert_eq!(forced.as_database_error().and_then(|e| e.constraint()), Some("container_volumes_use_fkey"));
     let mut tx = open(&store, &project).await;
     assert_eq!(tx.volumes(None).await.expect("read")[0].used_by, std::slice::from_ref(&container));
-    tx.want_removed(&container).await.expect("removed");
+    tx.want_removed(&container, false).await.expect("removed");
     tx.commit().await.expect("commit");
     assert_eq!(remove(&store, &project, 1).await, 1);
 }

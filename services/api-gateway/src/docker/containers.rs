@@ -58,6 +58,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(inspect::top))
         .routes(routes!(logs::logs))
         .routes(routes!(attach::attach))
+        .routes(routes!(attach::attach_websocket))
         .routes(routes!(attach::resize))
         .routes(routes!(start::start))
         .routes(routes!(stats::stats))

@@ -4,7 +4,9 @@
 mod detach_keys;
 mod hijack;
 mod relay;
+mod websocket;
 
 pub(crate) use detach_keys::DetachKeys;
 pub(crate) use hijack::{Client, content_type, plain_error};
 pub(crate) use relay::{Ended, Input};
+pub(crate) use websocket::Handshake;

@@ -33,7 +33,6 @@ use Verb::{Delete, Get, Post};
 type Operation = (Verb, &'static str, &'static str, &'static str);
 
 const UNBUILT: &[Operation] = &[
-    (Get, "/containers/{id}/attach/ws", "ContainerAttachWebsocket", "Container"),
     (Post, "/build", "ImageBuild", "Image"),
     (Post, "/build/prune", "BuildPrune", "Image"),
     (Get, "/images/{name}/attestations", "ImageAttestations", "Image"),
@@ -42,7 +41,6 @@ const UNBUILT: &[Operation] = &[
     (Get, "/images/{name}/get", "ImageGet", "Image"),
     (Get, "/images/get", "ImageGetAll", "Image"),
     (Post, "/images/load", "ImageLoad", "Image"),
-    (Post, "/auth", "SystemAuth", "System"),
     (Get, "/plugins", "PluginList", "Plugin"),
     (Get, "/plugins/privileges", "GetPluginPrivileges", "Plugin"),
     (Post, "/plugins/pull", "PluginPull", "Plugin"),

@@ -121,10 +121,15 @@ impl Fleet {
 
     /// Opens a connection, sends a request with an upgrade, and returns the head of the answer and the stream.
     pub(crate) async fn hijack(&self, path: &str, body: &str, upgrade: bool) -> (String, TcpStream) {
-        let mut stream = TcpStream::connect(self.address).await.expect("connect");
         let upgrade = if upgrade { "Connection: Upgrade\r\nUpgrade: tcp\r\n" } else { "" };
+        self.request("POST", path, upgrade, body).await
+    }
+
+    /// As [`Fleet::hijack`], of any method, with header lines of one's own.
+    pub(crate) async fn request(&self, method: &str, path: &str, lines: &str, body: &str) -> (String, TcpStream) {
+        let mut stream = TcpStream::connect(self.address).await.expect("connect");
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: docker\r\nAuthorization: Bearer {}\r\n{upgrade}\
+            "{method} {path} HTTP/1.1\r\nHost: docker\r\nAuthorization: Bearer {}\r\n{lines}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.token,
             body.len()

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
 
 use crate::fleet::{Fleet, frame};
 
@@ -52,6 +57,83 @@ async fn an_attach_to_nothing_is_plain_text() {
     assert_eq!(body, "No such container: zzz\r\n");
 }
 
+/// A WebSocket on the path, or the answer that is none.
+async fn websocket(fleet: &Fleet, path: &str, more: &str) -> (String, tokio::net::TcpStream) {
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    fleet.request("GET", path, &format!("{upgrade}{more}"), "").await
+}
+
+async fn opened(stream: tokio::net::TcpStream) -> WebSocketStream<tokio::net::TcpStream> {
+    WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+}
+
+#[tokio::test]
+async fn a_websocket_carries_the_bytes_of_the_streams_in_binary_messages() {
+    let fleet = Fleet::new("websocket").await;
+    fleet.create("cat", &["cat"], json!({"OpenStdin": true})).await;
+    let path = "/v1.53/containers/cat/attach/ws?stdin=1&stdout=1&stream=1";
+    let (head, stream) = websocket(&fleet, path, "Sec-WebSocket-Protocol: chat\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let lower = head.to_ascii_lowercase();
+    // The example of RFC 6455.
+    for line in
+        ["sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=", "upgrade: websocket", "sec-websocket-protocol: chat"]
+    {
+        assert!(lower.contains(line), "{head}");
+    }
+    let mut socket = opened(stream).await;
+    assert_eq!(socket.next().await.expect("a message").expect("whole"), Message::binary("hello"));
+    socket.send(Message::Ping("are you there".into())).await.expect("sent");
+    assert_eq!(socket.next().await.expect("a message").expect("whole"), Message::Pong("are you there".into()));
+    socket.send(Message::text("typed")).await.expect("sent");
+    socket.send(Message::binary("\n")).await.expect("sent");
+    socket.close(None).await.expect("closed");
+    while let Some(rest) = socket.next().await {
+        assert!(matches!(rest, Ok(Message::Close(_))), "{rest:?}");
+    }
+    let (_, stream) = websocket(&fleet, "/v1.27/containers/cat/attach/ws?stream=1", "").await;
+    let first = opened(stream).await.next().await.expect("a message").expect("whole");
+    assert_eq!(first, Message::text("hello"), "before 1.28, and the streams are not asked for before 1.42");
+}
+
+#[tokio::test]
+async fn a_websocket_that_cannot_be_is_a_bare_400_and_what_is_not_there_a_404_of_json() {
+    let fleet = Fleet::new("websocket_refused").await;
+    fleet.create("box", &["sleep"], json!({})).await;
+    let (head, mut stream) = fleet.request("GET", "/containers/box/attach/ws?stream=1", "", "").await;
+    assert!(
+        head.starts_with("HTTP/1.1 400 Bad Request\r\n") && !head.to_ascii_lowercase().contains("api-version"),
+        "{head}"
+    );
+    let mut body = String::new();
+    stream.read_to_string(&mut body).await.expect("the text, then the end");
+    assert_eq!(body, "not websocket protocol");
+    let (head, _) = websocket(&fleet, "/containers/box/attach/ws?stream=1", "Origin: https://evil.example\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    let (head, _) = websocket(&fleet, "/containers/zzz/attach/ws?stream=1", "").await;
+    assert!(head.starts_with("HTTP/1.1 404 ") && head.contains("application/json"), "{head}");
+    let (head, _) = websocket(&fleet, "/containers/box/attach/ws?detachKeys=nonsense", "").await;
+    assert!(head.starts_with("HTTP/1.1 400 ") && head.contains("application/json"), "{head}");
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_ends_the_websocket() {
+    let fleet = Fleet::new("websocket_limit").await;
+    fleet.create("cat", &["cat"], json!({"OpenStdin": true})).await;
+    let path = "/containers/cat/attach/ws?stdin=1&stdout=1&stream=1";
+    let mut socket = opened(websocket(&fleet, path, "").await.1).await;
+    assert_eq!(socket.next().await.expect("a message").expect("whole"), Message::binary("hello"));
+    // The gateway may be gone before all of it is sent.
+    drop(socket.send(Message::binary(vec![b'x'; 1024 * 1024 + 1])).await);
+    let ended = async {
+        while let Some(Ok(message)) = socket.next().await {
+            assert!(!message.is_binary())
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the end");
+}
+
 #[tokio::test]
 async fn an_exec_runs_once_and_tells_its_code() {
     let fleet = Fleet::new("exec").await;
@@ -87,13 +169,22 @@ async fn an_exec_runs_once_and_tells_its_code() {
     let mut told = Vec::new();
     again.read_to_end(&mut told).await.expect("told in the stream");
     assert_eq!(told, frame(format!("exec command {id} has already run\r\n").as_bytes()));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let shown = fleet.call("GET", "/containers/box/json", None).await.json();
+    assert_eq!(shown["ExecIDs"], json!([id]), "until its host has reported its end");
+    // What the scheduler writes when its host has; the host has forgotten it then, and says so.
+    sqlx::query("UPDATE execs SET ended_at = now(), exit_code = 9 WHERE id = $1")
+        .bind(&id)
+        .execute(fleet.seed.pool())
+        .await
+        .expect("ended");
+    let shown = fleet.call("GET", &format!("/exec/{id}/json"), None).await.json();
+    assert_eq!((&shown["ExitCode"], &shown["Running"]), (&json!(9), &json!(false)));
+    assert_eq!(fleet.call("GET", "/containers/box/json", None).await.json()["ExecIDs"], json!(null));
     let events = fleet.call("GET", "/v1.51/events?since=0&until=0s&filters=%7B%22event%22%3A%5B%22exec_create%22%2C%22exec_start%22%2C%22exec_die%22%5D%7D", None).await;
     let lines: Vec<serde_json::Value> =
         events.body.lines().map(|l| serde_json::from_str(l).expect("an event")).collect();
     let actions: Vec<_> = lines.iter().map(|e| e["status"].as_str().expect("the old field")).collect();
-    assert_eq!(actions, ["exec_create: sh -c true", "exec_start: sh -c true", "exec_die"]);
-    assert_eq!(lines[2]["Actor"]["Attributes"]["exitCode"], "7");
+    assert_eq!(actions, ["exec_create: sh -c true", "exec_start: sh -c true"], "the end is the scheduler's to tell");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod document;
 mod images;
 mod limits;
 mod listeners;
+mod login;
 mod platform;
 mod wire;
 mod world;

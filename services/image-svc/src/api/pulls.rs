@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument as _;
 
 use super::AppState;
-use crate::pull::{Progress, Pull};
+use crate::pull::{Begun, Progress};
 
 /// Bring an image into a project. What fails before the first line has a status of its own.
 #[utoipa::path(
@@ -48,7 +48,7 @@ pub(crate) async fn pull_image(
 }
 
 /// Until it is done, or nobody listens any more.
-async fn run(pull: Pull, progress: Progress) {
+async fn run(pull: Begun, progress: Progress) {
     tokio::select! {
         () = progress.reader_gone() => tracing::info!("pull cancelled by its reader"),
         outcome = pull.run(&progress) => {

@@ -62,7 +62,7 @@ impl Credentials {
 }
 
 /// Docker's clients write a registry as a host or as the address of its v1 API.
-fn server_name(address: &str) -> &str {
+pub(super) fn server_name(address: &str) -> &str {
     let host = address.trim_start_matches("https://").trim_start_matches("http://");
     match host.split('/').next().unwrap_or_default() {
         "index.docker.io" | "registry-1.docker.io" => DEFAULT_REGISTRY,
@@ -70,13 +70,13 @@ fn server_name(address: &str) -> &str {
     }
 }
 
-/// Answers a challenge with the header that satisfies it.
+/// Answers a challenge with the header that satisfies it, for reading a repository or for nothing.
 pub(crate) async fn authorize(
     http: &Http,
     challenge: &Challenge,
     base: &Url,
     operators: Option<&str>,
-    repository: &str,
+    repository: Option<&str>,
     credentials: Option<&Credentials>,
 ) -> Result<HeaderValue, UpstreamError> {
     match challenge {
@@ -97,11 +97,11 @@ pub(crate) async fn authorize(
 fn token_request<'a>(
     mut realm: Url,
     service: Option<&str>,
-    repository: &str,
+    repository: Option<&str>,
     credentials: Option<&Credentials>,
     operators: Option<&'a str>,
 ) -> Outgoing<'a> {
-    let scope = format!("repository:{repository}:pull");
+    let scope = repository.map(|name| format!("repository:{name}:pull"));
     let refresh = credentials.map(|c| c.0.identity_token.as_str()).filter(|t| !t.is_empty());
     if let Some(refresh) = refresh {
         let mut form = realm.clone();
@@ -110,8 +110,10 @@ fn token_request<'a>(
             .append_pair("grant_type", "refresh_token")
             .append_pair("client_id", "wharfage")
             .append_pair("service", service.unwrap_or_default())
-            .append_pair("scope", &scope)
             .append_pair("refresh_token", refresh);
+        if let Some(scope) = &scope {
+            form.query_pairs_mut().append_pair("scope", scope);
+        }
         let form = form.query().map(str::to_owned);
         return Outgoing {
             method: Method::POST,
@@ -127,7 +129,9 @@ fn token_request<'a>(
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", &scope);
+        if let Some(scope) = &scope {
+            query.append_pair("scope", scope);
+        }
         if let Some(credentials) = credentials {
             query.append_pair("account", &credentials.0.username);
         }

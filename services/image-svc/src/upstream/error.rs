@@ -32,6 +32,18 @@ pub(crate) enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// As an answer to somebody who named a registry and no image.
+    pub(crate) fn of_registry(self) -> Error {
+        match self {
+            Self::Unreachable(text) => Error::Unavailable(text),
+            Self::Refused(text) => Error::Forbidden(text),
+            Self::RateLimited(text) => Error::LimitExceeded(format!("toomanyrequests: {text}")),
+            Self::ManifestUnknown | Self::Denied | Self::Unauthorized(_) | Self::NoPlatform(_) | Self::Invalid(_) => {
+                Error::Failed(self.to_string())
+            }
+        }
+    }
+
     /// As an answer to whoever asked for `reference`.
     pub(crate) fn about(self, reference: &ImageReference) -> Error {
         match self {

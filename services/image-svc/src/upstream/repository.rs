@@ -6,7 +6,7 @@ use bytes::Bytes;
 use model::Digest;
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE},
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK, RANGE},
 };
 use serde::Deserialize;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     blob_store::digest_of,
-    limits::{ERROR_BYTES_MAX, MANIFEST_BYTES_MAX},
+    limits::{ERROR_BYTES_MAX, MANIFEST_BYTES_MAX, TAG_PAGES_MAX, TAGS_MAX},
 };
 
 /// A repository and the right to read it.
@@ -39,6 +39,13 @@ pub(crate) struct Fetched {
     pub(crate) body: Bytes,
     /// Of the body, computed here.
     pub(crate) digest: Digest,
+}
+
+#[derive(Deserialize)]
+struct TagsReply {
+    /// Null where there is none.
+    #[serde(default)]
+    tags: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -150,6 +157,37 @@ impl Repository {
         }
     }
 
+    /// Every tag, page by page.
+    pub(crate) async fn tags(&self) -> Result<Vec<String>, UpstreamError> {
+        let (mut tags, mut page) = (Vec::new(), "n=1000".to_owned());
+        for _ in 0..TAG_PAGES_MAX {
+            let response = self.send(Method::GET, &format!("tags/list?{page}"), HeaderMap::new()).await?;
+            if response.status() != StatusCode::OK {
+                return Err(match self.refusal(response).await {
+                    // Of a repository there is no manifest to miss.
+                    UpstreamError::ManifestUnknown => UpstreamError::Denied,
+                    other => other,
+                });
+            }
+            let next = next_page(header(&response, LINK.as_str()));
+            let body = read_bounded(response, MANIFEST_BYTES_MAX).await?;
+            let reply: TagsReply = serde_json::from_slice(&body)
+                .map_err(|_| UpstreamError::Invalid("the registry sends no list of tags".into()))?;
+            tags.extend(reply.tags.unwrap_or_default());
+            if tags.len() > TAGS_MAX {
+                break;
+            }
+            match next {
+                Some(next) => page = next,
+                None => return Ok(tags),
+            }
+        }
+        Err(UpstreamError::Invalid(format!(
+            "repository {} has more than {TAGS_MAX} tags; pull those you need by name",
+            self.name
+        )))
+    }
+
     /// Sends, meeting a challenge once (or once more when a token has run out).
     async fn send(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Response, UpstreamError> {
         let url = self
@@ -177,7 +215,8 @@ impl Repository {
             let challenge = challenge::parse(response.headers()).ok_or(UpstreamError::Denied)?;
             let operators = self.operators.as_deref();
             let header =
-                authorize(&self.http, &challenge, &self.base, operators, &self.name, self.credentials.as_ref()).await?;
+                authorize(&self.http, &challenge, &self.base, operators, Some(&self.name), self.credentials.as_ref())
+                    .await?;
             if let Ok(mut held) = self.authorization.lock() {
                 *held = Some(header);
             }
@@ -210,6 +249,13 @@ impl Repository {
             _ => UpstreamError::Unreachable(format!("received unexpected HTTP status: {status}")),
         }
     }
+}
+
+/// The query of the next page: of the address a registry gives only that is taken.
+fn next_page(link: &str) -> Option<String> {
+    let (address, relation) = link.strip_prefix('<')?.split_once('>')?;
+    let (_, query) = address.split_once('?')?;
+    (relation.contains("next") && !query.is_empty()).then(|| query.split('#').next().unwrap_or_default().to_owned())
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {

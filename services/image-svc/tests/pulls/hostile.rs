@@ -51,6 +51,8 @@ struct Script {
     blobs: HashMap<String, Blob>,
     /// `WWW-Authenticate` of requests without `Authorization: Bearer good`.
     challenge: Option<String>,
+    /// Pages of tags.
+    tags: Vec<Vec<String>>,
     asked: Vec<Asked>,
 }
 
@@ -97,6 +99,12 @@ impl Hostile {
         self.script.lock().expect("script").challenge = Some(header.to_owned());
     }
 
+    /// Lists these, a page after the other.
+    pub(crate) fn list_tags(&self, pages: &[&[&str]]) {
+        let pages = pages.iter().map(|page| page.iter().map(|&tag| tag.to_owned()).collect());
+        self.script.lock().expect("script").tags = pages.collect();
+    }
+
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.script.lock().expect("script").asked.clone()
     }
@@ -129,9 +137,16 @@ async fn answer(State(hostile): State<Hostile>, request: Request) -> Response {
         };
     }
     if let Some(challenge) = &script.challenge
-        && asked.authorization.as_deref() != Some("Bearer good")
+        && asked.authorization.as_deref()
+            != Some(if challenge.starts_with("Basic") { "Basic YWxpY2U6czNjcmV0" } else { "Bearer good" })
     {
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge.clone())]).into_response();
+    }
+    if asked.path == "/v2/" {
+        return axum::Json(serde_json::json!({})).into_response();
+    }
+    if asked.path.ends_with("/tags/list") {
+        return tags(&script.tags, &asked.query);
     }
     let name = asked.path.rsplit('/').next().unwrap_or_default().to_owned();
     if asked.path.contains("/manifests/") {
@@ -192,6 +207,18 @@ fn part(content: &[u8], from: usize, until: usize) -> Response {
         pieces.next().map(|piece| (piece, (pieces, true)))
     });
     (status, headers, Body::from_stream(body)).into_response()
+}
+
+/// The page of the query, and the way to the next: at an address nobody may be led to.
+fn tags(pages: &[Vec<String>], query: &str) -> Response {
+    let at = query.strip_prefix("page=").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+    let Some(page) = pages.get(at) else { return unknown("NAME_UNKNOWN") };
+    let body = axum::Json(serde_json::json!({"name": "app", "tags": page}));
+    if at + 1 == pages.len() {
+        return body.into_response();
+    }
+    let link = format!("<http://169.254.169.254/v2/app/tags/list?page={}>; rel=\"next\"", at + 1);
+    ([(header::LINK, link)], body).into_response()
 }
 
 fn unknown(code: &str) -> Response {

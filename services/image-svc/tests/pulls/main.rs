@@ -4,6 +4,7 @@
 mod debian;
 mod hostile;
 mod image;
+mod logins;
 mod stage;
 
 mod honest;

@@ -9,7 +9,7 @@ use chassis::{
     CancellationToken, ClientTls, Ctx, ExpectedPeer,
     pki::{Authority, Usage},
 };
-use contract::image::{PULL, PullProgress, RegistryAuth};
+use contract::image::{LOGINS, LoginReply, PULL, PullProgress, RegistryAuth};
 use model::{HostId, ProjectId};
 use sqlx::{PgPool, Row as _};
 use testkit::Postgres;
@@ -118,9 +118,18 @@ impl Stage {
         platform: Option<&str>,
         auth: Option<RegistryAuth>,
     ) -> Outcome {
-        let request = serde_json::json!({
+        self.ask(serde_json::json!({
             "project": project, "reference": reference, "platform": platform, "auth": auth,
-        });
+        }))
+        .await
+    }
+
+    /// Every tag of a repository.
+    pub(crate) async fn pull_all(&self, project: ProjectId, repository: &str) -> Outcome {
+        self.ask(serde_json::json!({"project": project, "reference": repository, "all_tags": true})).await
+    }
+
+    async fn ask(&self, request: serde_json::Value) -> Outcome {
         let url = format!("{}{PULL}", self.base);
         let answer = self.gateway.post(url).json(&request).send().await.expect("an answer");
         let status = answer.status().as_u16();
@@ -132,6 +141,19 @@ impl Stage {
         let lines: Vec<PullProgress> = text.lines().map(|l| serde_json::from_str(l).expect("a line")).collect();
         let error = lines.last().and_then(|l| l.error.clone()).unwrap_or_default();
         Outcome { status, lines, error }
+    }
+
+    /// Tries credentials: the status, and why they are not taken.
+    pub(crate) async fn login(&self, auth: &RegistryAuth) -> (u16, Option<String>) {
+        let url = format!("{}{LOGINS}", self.base);
+        let answer = self.gateway.post(url).json(auth).send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        if status != 200 {
+            let error: model::Error = serde_json::from_str(&text).expect("an error document");
+            return (status, Some(error.public_message()));
+        }
+        (status, serde_json::from_str::<LoginReply>(&text).expect("a reply").refused)
     }
 
     /// Rows of every table an unfinished pull might leave something in.

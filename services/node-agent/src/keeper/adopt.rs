@@ -16,7 +16,7 @@ use super::{
     machine::Event,
     start,
 };
-use crate::shims::Shim;
+use crate::{shims::Shim, streams::exec};
 
 /// What became of the run.
 pub(super) async fn adopt(task: &Task) -> Event {
@@ -44,12 +44,15 @@ async fn take_over(task: &Task, of: Progress, state: &ShimState, mut shim: Shim)
         };
     }
     if let Some(record) = &state.exit {
+        exec::tell_all(&task.host, &task.id);
         return start::exited(record);
     }
     task.hub.connect_waiting(&task.host.places.run_dir(&task.id), of).await;
     if shim.ask(&Request::Subscribe).await.is_err() {
         return end_without_shim(task, of, "shim lost").await;
     }
+    // Listening already: whatever ends now is told by the shim.
+    exec::tell_all(&task.host, &task.id);
     start::watch(task.clone(), of, shim);
     let started = state.started_at_ns.map(i128::from).and_then(|ns| OffsetDateTime::from_unix_timestamp_nanos(ns).ok());
     Event::Started {
@@ -63,10 +66,14 @@ async fn take_over(task: &Task, of: Progress, state: &ShimState, mut shim: Shim)
 pub(super) async fn end_without_shim(task: &Task, of: Progress, why: &str) -> Event {
     let run_dir = task.host.places.run_dir(&task.id);
     match run_dir.read_exit() {
-        Ok(Some(record)) if (record.run, record.restart) == (of.run, of.restart) => return start::exited(&record),
+        Ok(Some(record)) if (record.run, record.restart) == (of.run, of.restart) => {
+            exec::tell_all(&task.host, &task.id);
+            return start::exited(&record);
+        }
         Ok(_) => {}
         Err(error) => tracing::warn!(container = %task.id, %error, "an exit record cannot be read"),
     }
+    exec::tell_all(&task.host, &task.id);
     let cgroup_path = task.host.cgroup_path(&task.id);
     let alive = !cgroup::pids_in(&cgroup_path).is_empty();
     let rebooted = task.host.rebooted;

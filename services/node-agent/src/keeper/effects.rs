@@ -19,6 +19,7 @@ use crate::{
     limits,
     rootfs::{self, Hold, Rootfs},
     shims,
+    streams::exec,
 };
 
 /// What an effect needs of its keeper.
@@ -197,6 +198,8 @@ impl Task {
             volumes.release(&id)
         });
         let ((), (), cleaned) = tokio::join!(dismiss, self.host.net.detach(&self.id), clean);
+        // With the run everything in it has ended.
+        exec::tell_all(&self.host, &self.id);
         if let Err(why) = cleaned {
             tracing::warn!(container = %self.id, why, "could not be released");
         }

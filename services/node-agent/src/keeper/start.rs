@@ -31,6 +31,7 @@ use crate::{
     files,
     host::{self, Host},
     shims,
+    streams::exec,
     tenancy::{self, Project},
 };
 
@@ -121,9 +122,14 @@ pub(super) fn watch(task: Task, of: Progress, mut events: shims::Shim) {
     tokio::spawn(async move {
         let event = loop {
             match events.event().await {
-                Some(ShimEvent::Exited(record)) => break exited(&record),
+                Some(ShimEvent::Exited(record)) => {
+                    // What ended before the run did is told before it.
+                    exec::tell_all(&task.host, &task.id);
+                    break exited(&record);
+                }
                 Some(ShimEvent::Oom { kills }) => tell(&task, of, Event::OomKills(kills)),
-                Some(ShimEvent::Started { .. } | ShimEvent::ExecExited(_)) => {}
+                Some(ShimEvent::ExecExited(record)) => exec::tell(&task.host, &task.id, &record),
+                Some(ShimEvent::Started { .. }) => {}
                 None => break adopt::end_without_shim(&task, of, "shim lost").await,
             }
         };

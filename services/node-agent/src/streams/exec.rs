@@ -1,8 +1,12 @@
 //! Further processes in a container that runs: started by its shim, remembered by records in its run
-//! directory, so that their exit codes outlive this agent.
+//! directory, so that their exit codes outlive this agent. A record goes when the scheduler has taken
+//! note of the end it tells of; until then every agent that finds it tells it.
 
 use chassis::axum::response::{IntoResponse as _, Response};
-use contract::agent::{ExecStart, ExecState, ResizeRequest};
+use contract::{
+    agent::{ExecStart, ExecState, ResizeRequest},
+    host::ExecReport,
+};
 use model::{ContainerId, Error, ExecId, Result};
 use runtime::{
     ExecProcess, RunDir,
@@ -12,8 +16,31 @@ use runtime::{
 use super::{Upgrade, splice};
 use crate::{host::SharedHost, keeper::Handle, shims};
 
+/// Code of an exec that could not be started, where nobody says another.
+const NOT_STARTED: i32 = 126;
+
 /// Starts it; with an upgrade the answer is its stream, without (`detach`) it is 204.
 pub(crate) async fn start(
+    host: &SharedHost,
+    keeper: &Handle,
+    id: &ExecId,
+    start: ExecStart,
+    upgrade: Option<Upgrade>,
+) -> Result<Response> {
+    let started = attempt(host, keeper, id, start, upgrade).await;
+    if started.is_err() {
+        // It has had its one start.
+        let record = host.places.run_dir(&keeper.id).read_exec(id.as_str()).ok().flatten();
+        if record.as_ref().is_none_or(|record| !record.running) {
+            let exit_code = record.and_then(|record| record.exit_code).unwrap_or(NOT_STARTED);
+            let ended = ExecReport { id: id.clone(), container: keeper.id.clone(), exit_code, ran: false };
+            host.reports.exec_ended(ended);
+        }
+    }
+    started
+}
+
+async fn attempt(
     host: &SharedHost,
     keeper: &Handle,
     id: &ExecId,
@@ -72,7 +99,7 @@ fn refuse(run_dir: &RunDir, id: &ExecId, keeper: &Handle, why: &str) -> Error {
         run: keeper.observed().borrow().progress.run,
         running: false,
         pid: None,
-        exit_code: Some(126),
+        exit_code: Some(NOT_STARTED),
         error: message.clone(),
         finished_at_ns: None,
     };
@@ -98,6 +125,43 @@ pub(crate) fn state(host: &SharedHost, container: &ContainerId, id: &ExecId) -> 
         exit_code: record.exit_code.or((record.running && !running).then_some(137)),
         pid: record.pid.filter(|_| running).unwrap_or(0),
     })
+}
+
+/// Tells of the end that a record is about. Probes have records too, and are nobody's execs.
+pub(crate) fn tell(host: &SharedHost, container: &ContainerId, record: &ExecRecord) {
+    let Ok(id) = record.id.parse::<ExecId>() else { return };
+    let Some(exit_code) = record.exit_code.filter(|_| !record.running) else { return };
+    let ended = ExecReport { id, container: container.clone(), exit_code, ran: record.pid.is_some() };
+    host.reports.exec_ended(ended);
+}
+
+/// Tells of every end there is a record of. Where no shim lives, whatever ran has ended.
+pub(crate) fn tell_all(host: &SharedHost, container: &ContainerId) {
+    let run_dir = host.places.run_dir(container);
+    // Most containers never had one.
+    let Ok(found) = std::fs::read_dir(run_dir.execs()) else { return };
+    let names = found.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let ids: Vec<String> = names.filter_map(|name| Some(name.strip_suffix(".json")?.to_owned())).collect();
+    let records = ids.iter().filter_map(|id| run_dir.read_exec(id).ok().flatten()).collect::<Vec<_>>();
+    let lost = records.iter().any(|record| record.running) && run_dir.connect().is_err();
+    for mut record in records {
+        if lost && record.running {
+            // It may have come to its own end since it was read.
+            record = run_dir.read_exec(&record.id).ok().flatten().unwrap_or(record);
+            record = ExecRecord { running: false, exit_code: record.exit_code.or(Some(137)), ..record };
+        }
+        tell(host, container, &record);
+    }
+}
+
+/// Its end has been taken note of.
+pub(crate) fn forget(host: &SharedHost, container: &ContainerId, id: &ExecId) {
+    match std::fs::remove_file(host.places.run_dir(container).exec_record(id.as_str())) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%container, exec = %id, %error, "the record of an exec stays");
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// The terminal's size.

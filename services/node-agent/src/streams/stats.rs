@@ -205,6 +205,17 @@ impl Group {
             all["io_service_bytes_recursive"] = rows.into();
             return all;
         }
+        // Those that the kernel counts only under its proportional scheduler: read, and nothing there.
+        for of_scheduler in [
+            "io_queue_recursive",
+            "io_service_time_recursive",
+            "io_wait_time_recursive",
+            "io_merged_recursive",
+            "io_time_recursive",
+            "sectors_recursive",
+        ] {
+            all[of_scheduler] = json!([]);
+        }
         let rows = |name: &str| -> Vec<Value> { self.text("blkio", name).lines().filter_map(legacy_io).collect() };
         all["io_service_bytes_recursive"] = rows("blkio.throttle.io_service_bytes_recursive").into();
         all["io_serviced_recursive"] = rows("blkio.throttle.io_serviced_recursive").into();

@@ -22,10 +22,11 @@ use chassis::{
 };
 use contract::{
     agent::{AttachQuery, LogsQuery, STREAM_PROTOCOL},
-    host::{HostDelta, HostReport, JoinReply, JoinRequest, PlannedContainer, PlannedImage},
+    host::{ExecReport, HostDelta, HostReport, JoinReply, JoinRequest, PlannedContainer, PlannedImage},
 };
 use model::{
-    ContainerId, ContainerSpec, Desired, Digest, HostId, LayerDescriptor, LayerEncoding, Observed, Phase, ProjectId,
+    ContainerId, ContainerSpec, Desired, Digest, ExecId, HostId, LayerDescriptor, LayerEncoding, Observed, Phase,
+    ProjectId,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -53,6 +54,7 @@ struct Inner {
     deltas: broadcast::Sender<HostDelta>,
     seen: watch::Sender<BTreeMap<ContainerId, Observed>>,
     history: Mutex<Vec<(ContainerId, Observed)>>,
+    execs: watch::Sender<Vec<ExecReport>>,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     fetched: Mutex<Vec<String>>,
 }
@@ -68,6 +70,7 @@ impl Control {
             deltas: broadcast::channel(64).0,
             seen: watch::channel(BTreeMap::new()).0,
             history: Mutex::default(),
+            execs: watch::channel(Vec::new()).0,
             blobs: Mutex::default(),
             fetched: Mutex::default(),
         }))
@@ -132,6 +135,20 @@ impl Control {
         self.0.history.lock().expect("lock").iter().filter(|(i, _)| i == id).map(|(_, o)| o.clone()).collect()
     }
 
+    /// Waits until the end of an exec was told.
+    pub(crate) async fn exec_end(&self, id: &ExecId) -> ExecReport {
+        let mut execs = self.0.execs.subscribe();
+        let wait = execs.wait_for(|execs| execs.iter().any(|exec| exec.id == *id));
+        let told = tokio::time::timeout(Duration::from_secs(30), wait).await.expect("its end is told");
+        let told = told.expect("the control plane lives");
+        told.iter().find(|exec| exec.id == *id).cloned().expect("just seen")
+    }
+
+    /// How often the end of an exec was told.
+    pub(crate) fn tellings(&self, id: &ExecId) -> usize {
+        self.0.execs.borrow().iter().filter(|exec| exec.id == *id).count()
+    }
+
     /// What was told of it last.
     pub(crate) fn last(&self, id: &ContainerId) -> Observed {
         self.0.seen.borrow().get(id).cloned().expect("was told of")
@@ -184,6 +201,7 @@ async fn plan(State(control): State<Control>, caller: Caller) -> Response {
 
 /// The store's guard, in memory: only what is further counts.
 async fn report(State(control): State<Control>, Json(report): Json<HostReport>) -> StatusCode {
+    control.0.execs.send_modify(|execs| execs.extend(report.execs));
     control.0.seen.send_if_modified(|seen| {
         let mut moved = false;
         for told in report.containers {

@@ -20,7 +20,7 @@ use crate::{
         error::{DockerError, empty},
         headers::Bare,
         query::Query,
-        streams::{self, Client, DetachKeys, Ended, Input},
+        streams::{self, Client, DetachKeys, Ended, Handshake, Input},
         version::RequestedVersion,
     },
 };
@@ -50,31 +50,92 @@ pub(crate) async fn attach(
         Err(error) => return DockerError(error).into_response(),
     };
     let (_, client) = Client::of(request);
-    let asked = AttachQuery {
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-        logs: query.flag("logs"),
-        stream: query.flag("stream"),
-        wait_ms: 0,
-    };
-    match connect(&gateway, &scope, &reference, asked).await {
+    match connect(&gateway, &scope, &reference, asked(&query, true)).await {
         Err(error) => streams::plain_error(&error),
         Ok((container, agent)) => {
             let tty = container.spec.tty;
-            recorded::alone(&gateway, &scope, &container, "attach", &[]).await;
-            let input = Input {
-                keys: (tty && asked.stdin).then_some(keys),
-                ends_stream: asked.stdin && container.spec.open_stdin && tty,
-            };
-            let after = move |ended| async move {
-                if ended == Ended::Detached {
-                    recorded::alone(&gateway, &scope, &container, "detach", &[]).await;
-                }
-            };
+            let (session, input) = Session { gateway, scope, container }.begin(keys, query.flag("stdin")).await;
+            let after = move |ended| session.end(ended);
             let mut response = client.connect(agent, streams::content_type(tty, version), input, after);
             response.extensions_mut().insert(Bare);
             response
+        }
+    }
+}
+
+/// Attaches to a container over a WebSocket.
+#[utoipa::path(get, path = "/containers/{id}/attach/ws", operation_id = "ContainerAttachWebsocket", tag = "Container",
+    params(("id" = String, Path, description = "Id, name or unique id prefix"),
+        ("logs" = Option<bool>, Query, description = "Send what was said so far"),
+        ("stream" = Option<bool>, Query, description = "Stay for what comes"),
+        ("stdin" = Option<bool>, Query, description = "Take stdin; before 1.42 always"),
+        ("stdout" = Option<bool>, Query, description = "Send stdout; before 1.42 always"),
+        ("stderr" = Option<bool>, Query, description = "Send stderr; before 1.42 always"),
+        ("detachKeys" = Option<String>, Query, description = "Keys that end the session; ctrl-p,ctrl-q if absent")),
+    responses((status = 101, description = "The connection is a WebSocket now: binary messages, text before 1.28"),
+        (status = 400, description = "Not a key sequence, or not the handshake of a WebSocket"),
+        (status = 403, description = "A browser, on a page of another site"),
+        (status = 404, description = "No such container")))]
+pub(crate) async fn attach_websocket(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    version: RequestedVersion,
+    query: Query,
+    Path(reference): Path<String>,
+    request: Request,
+) -> Response {
+    let asked = asked(&query, version.at_least(42));
+    let keys = DetachKeys::parse(query.get("detachKeys").unwrap_or_default());
+    let (keys, container) = match (keys, attachable(&gateway, &scope, &reference).await) {
+        (Ok(keys), Ok(container)) => (keys, container),
+        (Err(error), _) | (_, Err(error)) => return DockerError(error).into_response(),
+    };
+    // After the container was found, as dockerd has it.
+    let handshake = match Handshake::of(request.into_parts().0) {
+        Ok(handshake) => handshake,
+        Err(failure) => return failure.answer(),
+    };
+    match reach(&gateway, &container, asked).await {
+        Err(error) => DockerError(error).into_response(),
+        Ok(agent) => {
+            let how = (!container.spec.tty, version.at_least(28));
+            let (session, input) = Session { gateway, scope, container }.begin(keys, asked.stdin).await;
+            handshake.connect(agent, how, input, move |ended| session.end(ended))
+        }
+    }
+}
+
+fn asked(query: &Query, by_stream: bool) -> AttachQuery {
+    AttachQuery {
+        stdin: !by_stream || query.flag("stdin"),
+        stdout: !by_stream || query.flag("stdout"),
+        stderr: !by_stream || query.flag("stderr"),
+        logs: query.flag("logs"),
+        stream: query.flag("stream"),
+        wait_ms: 0,
+    }
+}
+
+/// Somebody who is attached.
+struct Session {
+    gateway: Gateway,
+    scope: ProjectScope,
+    container: ContainerRecord,
+}
+
+impl Session {
+    /// Records that it begins. With it comes what input may bring about.
+    async fn begin(self, keys: DetachKeys, stdin: bool) -> (Self, Input) {
+        recorded::alone(&self.gateway, &self.scope, &self.container, "attach", &[]).await;
+        let (tty, stdin) = (self.container.spec.tty, stdin && self.container.spec.open_stdin);
+        let input = Input { keys: (tty && stdin).then_some(keys), ends_stream: tty && stdin };
+        (self, input)
+    }
+
+    /// Records how it ended: what is no terminal is not detached from.
+    async fn end(self, ended: Ended) {
+        if self.container.spec.tty && ended == Ended::Detached {
+            recorded::alone(&self.gateway, &self.scope, &self.container, "detach", &[]).await;
         }
     }
 }
@@ -83,30 +144,35 @@ async fn connect(
     gateway: &Gateway,
     scope: &ProjectScope,
     reference: &str,
-    mut asked: AttachQuery,
+    asked: AttachQuery,
 ) -> Result<(ContainerRecord, reqwest::Upgraded)> {
+    let container = attachable(gateway, scope, reference).await?;
+    let stream = reach(gateway, &container, asked).await?;
+    Ok((container, stream))
+}
+
+async fn attachable(gateway: &Gateway, scope: &ProjectScope, reference: &str) -> Result<ContainerRecord> {
     let container = gateway.store.project_tx(scope).await?.find_container(reference).await?;
     // dockerd's words, which differ from those for exec.
     match state::of(&container) {
         state::State::Paused => {
-            return Err(Error::Conflict(format!(
-                "container {reference} is paused, unpause the container before attach"
-            )));
+            Err(Error::Conflict(format!("container {reference} is paused, unpause the container before attach")))
         }
         state::State::Restarting => {
-            return Err(Error::Conflict(format!(
-                "container {reference} is restarting, wait until the container is running"
-            )));
+            Err(Error::Conflict(format!("container {reference} is restarting, wait until the container is running")))
         }
-        state::State::Created | state::State::Running | state::State::Exited | state::State::Removing => {}
+        state::State::Created | state::State::Running | state::State::Exited | state::State::Removing => Ok(container),
     }
+}
+
+/// The container's streams, at its host.
+async fn reach(gateway: &Gateway, container: &ContainerRecord, mut asked: AttachQuery) -> Result<reqwest::Upgraded> {
     asked.stdin &= container.spec.open_stdin;
-    let agent = gateway.agents.of(&container)?;
+    let agent = gateway.agents.of(container)?;
     let path = format!("{CONTAINERS}/{}/attach", container.id);
     // The word of a new container travels by another way and may come after us.
     asked.wait_ms = if container.observed.progress.phase < Phase::Running { ATTACH_WAIT_MAX_MS } else { 0 };
-    let stream = agent.upgrade(&path, STREAM_PROTOCOL, Some(&asked), None::<&()>).await.map_err(tenant_error)?;
-    Ok((container, stream))
+    agent.upgrade(&path, STREAM_PROTOCOL, Some(&asked), None::<&()>).await.map_err(tenant_error)
 }
 
 /// Sets the size of a container's terminal.

@@ -18,9 +18,10 @@ use crate::{
         query::Query,
         version::RequestedVersion,
     },
+    limits,
 };
 
-/// Everything about a container. One query.
+/// Everything about a container. One query; of one that runs also what else runs in it.
 #[utoipa::path(get, path = "/containers/{id}/json", operation_id = "ContainerInspect", tag = "Container",
     params(("id" = String, Path, description = "Id, name or unique id prefix"),
         ("size" = Option<bool>, Query, description = "Tell its size, which its host measures now")),
@@ -32,9 +33,17 @@ pub(crate) async fn inspect(
     query: Query,
     Path(reference): Path<String>,
 ) -> DockerResponse {
-    let container = gateway.store.project_tx(&scope).await?.find_container(&reference).await?;
+    let mut tx = gateway.store.project_tx(&scope).await?;
+    let container = tx.find_container(&reference).await?;
+    let alive = state::of(&container).is_alive();
+    let execs = if alive { tx.open_execs(&container.id, limits::SHOWN_EXECS).await? } else { Vec::new() };
+    drop(tx);
     let sizes = if query.flag("size") { Sizes::ask(&gateway, &[&container]).await } else { Sizes::default() };
-    json(StatusCode::OK, &sizes.in_inspect(render::inspect(&container, version), &container.id))
+    let mut shown = render::inspect(&container, version);
+    if !execs.is_empty() {
+        shown["ExecIDs"] = json!(execs);
+    }
+    json(StatusCode::OK, &sizes.in_inspect(shown, &container.id))
 }
 
 /// Its processes.

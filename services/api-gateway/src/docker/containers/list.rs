@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 15] = [
     "ancestor",
     "before",
     "exited",
@@ -31,7 +31,6 @@ const KNOWN: [&str; 16] = [
     "isolation",
     "is-task",
     "label",
-    "label!",
     "name",
     "network",
     "publish",
@@ -56,7 +55,8 @@ pub(crate) async fn list(
 ) -> DockerResponse {
     let limit = query.integer("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
     let filters = Filters::parse(query.get("filters"), &KNOWN)?;
-    let any_state = query.flag("all") || limit.is_some() || filters.has("status") || filters.has("exited");
+    // As dockerd: an exit code alone does not bring those that do not run.
+    let any_state = query.flag("all") || limit.is_some() || filters.has("status");
     let mut tx = gateway.store.project_tx(&scope).await?;
     let chosen = Chosen::parse(&mut tx, &filters).await?;
     let containers = tx.list_containers(any_state).await?;
@@ -81,6 +81,7 @@ struct Chosen<'a> {
     before: Option<OffsetDateTime>,
     since: Option<OffsetDateTime>,
     exited: Vec<i32>,
+    tasks: bool,
     publish: Vec<Ports>,
     expose: Vec<Ports>,
 }
@@ -114,6 +115,7 @@ impl<'a> Chosen<'a> {
             before: edge(tx, filters, "before").await?.into_iter().min(),
             since: edge(tx, filters, "since").await?.into_iter().max(),
             exited: exited.collect::<Result<_>>()?,
+            tasks: filters.boolean("is-task")?.unwrap_or(false),
             publish: ports("publish")?,
             expose: ports("expose")?,
         })
@@ -141,10 +143,20 @@ impl<'a> Chosen<'a> {
             && self.filters.any("status", |s| s == state.as_str())
             && self.filters.any("network", network_fits)
             && self.filters.any("health", |s| s == state::health_word(c))
-            && self.filters.any("is-task", |s| matches!(s, "false" | "0"))
+            // There are no tasks of services here.
+            && !self.tasks
             && self.filters.any("volume", |wanted| volumes::has(&c.spec, wanted))
-            && (self.publish.is_empty() || self.publish.iter().any(|range| publishes(c, range)))
-            && (self.expose.is_empty() || self.expose.iter().any(|range| exposes(c, range)))
+            && self.ports_fit(c)
+    }
+
+    /// As dockerd: of what is published and what is exposed one is enough, and nothing is where nothing runs.
+    fn ports_fit(&self, c: &ContainerRecord) -> bool {
+        if self.publish.is_empty() && self.expose.is_empty() {
+            return true;
+        }
+        state::of(c).is_alive()
+            && (self.publish.iter().any(|range| publishes(c, range))
+                || self.expose.iter().any(|range| exposes(c, range)))
     }
 }
 
@@ -154,7 +166,9 @@ pub(crate) fn patterns(written: &[String]) -> Result<Vec<Regex>> {
         .iter()
         .map(|text| {
             let bounded = RegexBuilder::new(text).size_limit(1 << 18).build();
-            bounded.or_else(|_| Regex::new(&regex::escape(text))).map_err(|e| Error::invalid("filter", &e.to_string()))
+            // What is no pattern can still be meant as it is written.
+            let literal = || Regex::new(&format!("^{}$", regex::escape(text)));
+            bounded.or_else(|_| literal()).map_err(|e| Error::invalid("filter", &e.to_string()))
         })
         .collect()
 }
@@ -163,18 +177,17 @@ async fn ancestors(tx: &mut ProjectTx, filters: &Filters) -> Result<Option<BTree
     if !filters.has("ancestor") {
         return Ok(None);
     }
-    let mut images = BTreeSet::new();
+    let mut images = Vec::new();
     for reference in filters.values("ancestor") {
         match tx.resolve_image_id(reference).await {
-            Ok(id) => {
-                images.insert(id);
-            }
+            Ok(id) => images.push(id),
             // An image that is not here has no containers.
             Err(Error::NotFound(_) | Error::InvalidArgument(_)) => {}
             Err(other) => return Err(other),
         }
     }
-    Ok(Some(images))
+    let above = tx.images_above(&images).await?;
+    Ok(Some(images.into_iter().chain(above).collect()))
 }
 
 async fn edge(tx: &mut ProjectTx, filters: &Filters, key: &str) -> Result<Vec<OffsetDateTime>> {
@@ -189,7 +202,8 @@ async fn edge(tx: &mut ProjectTx, filters: &Filters, key: &str) -> Result<Vec<Of
 fn parse_ports(written: &str) -> Option<Ports> {
     let (range, protocol) = written.split_once('/').unwrap_or((written, "tcp"));
     let (from, to) = range.split_once('-').unwrap_or((range, range));
-    Some(Ports { from: from.parse().ok()?, to: to.parse().ok()?, protocol: protocol.parse().ok()? })
+    let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+    (from <= to).then_some(Ports { from, to, protocol: protocol.parse().ok()? })
 }
 
 impl Ports {
@@ -203,7 +217,9 @@ fn publishes(c: &ContainerRecord, range: &Ports) -> bool {
 }
 
 fn exposes(c: &ContainerRecord, range: &Ports) -> bool {
-    c.spec.exposed_ports.iter().filter_map(|p| render::parse_port(p)).any(|(port, protocol)| range.has(port, protocol))
+    let exposed = c.spec.exposed_ports.iter().filter_map(|written| render::parse_port(written));
+    let published = c.ports.iter().map(|port| (port.container_port, port.protocol));
+    exposed.chain(published).any(|(port, protocol)| range.has(port, protocol))
 }
 
 #[cfg(test)]
@@ -219,6 +235,7 @@ mod tests {
             before: None,
             since: None,
             exited: filters.values("exited").iter().filter_map(|c| c.parse().ok()).collect(),
+            tasks: filters.boolean("is-task").expect("one or none").unwrap_or(false),
             publish: filters.values("publish").iter().filter_map(|p| parse_ports(p)).collect(),
             expose: filters.values("expose").iter().filter_map(|p| parse_ports(p)).collect(),
             filters: &filters,
@@ -242,11 +259,26 @@ mod tests {
         assert!(!passes(r#"{"exited":["0"]}"#));
         assert!(passes(r#"{"publish":["18000-18100/tcp"],"expose":["53/udp"],"network":["bridge"]}"#));
         assert!(!passes(r#"{"publish":["80"]}"#));
+        assert!(passes(r#"{"publish":["80"],"expose":["80"]}"#), "but for these two, of which one is enough");
+        assert!(!passes(r#"{"is-task":["true"]}"#) && passes(r#"{"is-task":["false"]}"#));
         assert!(!passes(r#"{"volume":["v"]}"#));
     }
 
     #[test]
+    fn filters_of_ports_are_ranges_and_those_of_prunes_are_not_taken() {
+        for good in ["80", "80/udp", "8000-8080/tcp"] {
+            assert!(parse_ports(good).is_some(), "{good}");
+        }
+        for bad in ["", "x", "9-8", "80/icmp", "70000"] {
+            assert!(parse_ports(bad).is_none(), "{bad}");
+        }
+        let refused = Filters::parse(Some(r#"{"label!":["a"]}"#), &KNOWN).expect_err("refused");
+        assert_eq!(refused.to_string(), "invalid filter 'label!'");
+    }
+
+    #[test]
     fn a_pattern_bomb_is_taken_as_plain_text() {
+        assert!(!patterns(&["s(".into()]).expect("taken")[0].is_match("is(no"), "and as all of it");
         assert!(patterns(&["(a{1000}){1000}".into()]).is_ok());
         assert!(patterns(&["(".into()]).is_ok());
     }

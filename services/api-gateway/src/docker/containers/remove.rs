@@ -64,8 +64,9 @@ pub(crate) async fn remove(
     let wanted = query.flag("v") || container.spec.auto_remove;
     let volumes = if wanted { volumes::anonymous(&container) } else { Vec::new() };
     tx.lock_volumes(&volumes).await?;
-    let gone = tx.want_removed(&container.id).await?;
-    let removed = tx.remove_unused_volumes(&volumes).await?;
+    let gone = tx.want_removed(&container.id, wanted).await?;
+    // On a host it has them until that has cleared up, which is told first.
+    let removed = if gone { tx.remove_unused_volumes(&volumes).await? } else { Vec::new() };
     if running {
         recorded::within(&gateway, &mut tx, &container, "kill", &[("signal", "9")]).await?;
     }
@@ -90,8 +91,8 @@ pub(super) async fn discard(gateway: &Gateway, scope: ProjectScope, reference: &
     }
     let volumes = if container.spec.auto_remove { volumes::anonymous(&container) } else { Vec::new() };
     tx.lock_volumes(&volumes).await?;
-    let gone = tx.want_removed(&container.id).await?;
-    let removed = tx.remove_unused_volumes(&volumes).await?;
+    let gone = tx.want_removed(&container.id, container.spec.auto_remove).await?;
+    let removed = if gone { tx.remove_unused_volumes(&volumes).await? } else { Vec::new() };
     if gone {
         recorded::within(gateway, &mut tx, &container, "destroy", &[]).await?;
     }
@@ -155,7 +156,7 @@ pub(crate) async fn prune(State(gateway): State<Gateway>, Project(scope): Projec
     }
     let mut gone = Vec::new();
     for container in &removed {
-        if tx.want_removed(&container.id).await? {
+        if tx.want_removed(&container.id, false).await? {
             gone.push(container);
         }
     }

@@ -1,5 +1,5 @@
-//! `GET /exec/{id}/json` and `POST /exec/{id}/resize`. How an exec is doing is always asked of its
-//! host: clients read the exit code right after the stream ends.
+//! `GET /exec/{id}/json` and `POST /exec/{id}/resize`. How an exec is doing is asked of its host, until
+//! its end has been reported: clients read the exit code right after the stream ends.
 
 use axum::{
     extract::{Path, State},
@@ -45,12 +45,13 @@ pub(crate) async fn inspect(
     Path(reference): Path<String>,
 ) -> DockerResponse {
     let (exec, container) = find(&gateway, &scope, &reference).await?;
-    let (running, code, pid) = match exec.started_at {
-        None => (false, None, 0),
-        Some(_) => match state_of(&gateway, &container, &exec.id).await {
+    let (running, code, pid) = match (exec.started_at, exec.exit_code) {
+        (None, _) => (false, None, 0),
+        (Some(_), Some(code)) => (false, Some(code), 0),
+        (Some(_), None) => match state_of(&gateway, &container, &exec.id).await {
             Ok(state) => (state.running, state.exit_code, state.pid),
-            // Its host has forgotten it: it is certainly over.
-            Err(Error::NotFound(_)) => (false, None, 0),
+            // Its host has forgotten it: it is over, and meanwhile we may have been told how.
+            Err(Error::NotFound(_)) => (false, find(&gateway, &scope, &reference).await?.0.exit_code, 0),
             Err(other) => return Err(other.into()),
         },
     };

@@ -63,7 +63,7 @@ pub(crate) async fn start(
     match prepare(&gateway, &scope, &reference, &config).await {
         Err(error) => DockerError(error).into_response(),
         Ok((exec, container, claimed)) => {
-            run(Running { gateway, scope, exec, container, claimed }, &config, client, version).await
+            run(Running { gateway, exec, container, claimed }, &config, client, version).await
         }
     }
 }
@@ -102,7 +102,6 @@ async fn prepare(
 
 struct Running {
     gateway: Gateway,
-    scope: ProjectScope,
     exec: ExecRecord<StoredExec>,
     container: ContainerRecord,
     claimed: bool,
@@ -134,39 +133,15 @@ async fn run(running: Running, config: &ExecStartConfig, client: Client, version
         Err(error) => Err(error),
     };
     match stream {
-        Err(error) => {
-            if running.claimed {
-                running.died().await;
-            }
-            client.tell(&error.public_message(), tty, stream_type)
-        }
+        Err(error) => client.tell(&error.public_message(), tty, stream_type),
         Ok(stream) => {
             let keys = DetachKeys::parse(&running.exec.spec.detach_keys).ok();
             let typed_at = tty && running.exec.spec.start.attach_stdin;
             let input = Input { keys: keys.filter(|_| typed_at), ends_stream: typed_at };
-            client.connect(stream, stream_type, input, move |_| async move { running.died().await })
+            // How it ends its host will report, whoever listens then.
+            client.connect(stream, stream_type, input, |_| std::future::ready(()))
         }
     }
-}
-
-impl Running {
-    /// Records the end of the exec, if it has ended: a client may also just have left.
-    async fn died(&self) {
-        let code = match exit_code(&self.gateway, &self.container, &self.exec.id).await {
-            Ok(Some(code)) => code.to_string(),
-            Ok(None) => return,
-            Err(error) => {
-                tracing::debug!(%error, "how an exec ended is not known");
-                return;
-            }
-        };
-        let more = [("execID", self.exec.id.as_str()), ("exitCode", code.as_str())];
-        recorded::alone(&self.gateway, &self.scope, &self.container, "exec_die", &more).await;
-    }
-}
-
-async fn exit_code(gateway: &Gateway, container: &ContainerRecord, exec: &ExecId) -> Result<Option<i32>> {
-    Ok(state_of(gateway, container, exec).await?.exit_code)
 }
 
 /// What the host knows of an exec.

@@ -43,7 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
 #[utoipa::path(post, path = "/images/create", operation_id = "ImageCreate", tag = "Image",
     params(
         ("fromImage" = Option<String>, Query, description = "Reference to pull"),
-        ("tag" = Option<String>, Query, description = "Tag or digest; `latest`"),
+        ("tag" = Option<String>, Query, description = "Tag or digest; with none here and none in the reference, every tag"),
         ("platform" = Option<String>, Query, description = "`os/arch[/variant]`"),
         ("fromSrc" = Option<String>, Query, description = "`-`: import the tar in the body instead"),
         ("repo" = Option<String>, Query, description = "Name of an imported image"),
@@ -64,9 +64,12 @@ async fn create(
     if query.text("fromImage").is_none() && query.text("fromSrc").is_some() {
         return import::import(&gateway, scope, &query, request.into_body()).await;
     }
+    let (reference, all_tags) =
+        wanted(query.get("fromImage").unwrap_or_default(), query.get("tag").unwrap_or_default())?;
     let wanted = PullRequest {
         project: scope.project(),
-        reference: wanted(query.get("fromImage").unwrap_or_default(), query.get("tag").unwrap_or_default())?,
+        reference,
+        all_tags,
         platform: query.text("platform").map(str::to_owned),
         auth: headers.get("x-registry-auth").and_then(registry_auth),
     };
@@ -96,18 +99,22 @@ fn rendered(line: Result<PullProgress>) -> Bytes {
     bytes.into()
 }
 
-/// The reference of a pull: the tag may be in the name or beside it, and may be a digest.
-fn wanted(from_image: &str, tag: &str) -> Result<String> {
+/// The reference of a pull, and whether it means every tag: the tag may be in the name or beside it,
+/// and may be a digest; with none at all it is `docker pull -a`.
+fn wanted(from_image: &str, tag: &str) -> Result<(String, bool)> {
     // `pull -a` leaves a colon behind.
     let name = from_image.strip_suffix(':').unwrap_or(from_image);
     let reference: ImageReference = name.parse()?;
     let written = match tag {
-        "" => return Ok(name.to_owned()),
+        "" => {
+            let tagged = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+            return Ok((name.to_owned(), !tagged));
+        }
         digest if digest.contains(':') => format!("{}@{digest}", reference.full_name()),
         tag => format!("{}:{tag}", reference.full_name()),
     };
     let reference: ImageReference = written.parse()?;
-    Ok(reference.to_string())
+    Ok((reference.to_string(), false))
 }
 
 /// Credentials for the upstream. What cannot be read is nobody's, as with dockerd.
@@ -132,12 +139,16 @@ mod tests {
 
     #[test]
     fn a_tag_may_be_in_the_name_or_beside_it_and_may_be_a_digest() {
-        assert_eq!(wanted("busybox", "1.36").as_deref(), Ok("busybox:1.36"));
-        assert_eq!(wanted("busybox:1.35", "1.36").as_deref(), Ok("busybox:1.36"));
-        assert_eq!(wanted("busybox:1.36", "").as_deref(), Ok("busybox:1.36"));
-        assert_eq!(wanted("busybox:", "").as_deref(), Ok("busybox"));
+        let one = |text: &str| Ok((text.to_owned(), false));
+        assert_eq!(wanted("busybox", "1.36"), one("busybox:1.36"));
+        assert_eq!(wanted("busybox:1.35", "1.36"), one("busybox:1.36"));
+        assert_eq!(wanted("busybox:1.36", ""), one("busybox:1.36"));
         let digest = format!("sha256:{}", "a".repeat(64));
-        assert_eq!(wanted("r.example/a", &digest), Ok(format!("r.example/a@{digest}")));
+        assert_eq!(wanted("r.example/a", &digest), one(&format!("r.example/a@{digest}")));
+        assert_eq!(wanted(&format!("r.example/a@{digest}"), ""), one(&format!("r.example/a@{digest}")));
+        for every in ["busybox", "busybox:", "r.example:5000/a"] {
+            assert_eq!(wanted(every, ""), Ok((every.trim_end_matches(':').to_owned(), true)), "every tag");
+        }
         assert!(wanted("", "").is_err() && wanted("A", "").is_err() && wanted("a", "b c").is_err());
     }
 

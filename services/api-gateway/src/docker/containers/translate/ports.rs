@@ -36,22 +36,18 @@ pub(super) fn bindings(wanted: &BTreeMap<String, Vec<host_config::PortBinding>>)
     for (written, places) in wanted {
         let (container_port, protocol) = port(written)?;
         if places.is_empty() {
-            bindings.push(PortBinding { container_port, protocol, host_ip: None, host_port: None });
+            bindings.push(PortBinding { container_port, protocol, host_ip: None, host_port: None, host_range: None });
         }
         for place in places {
             check_address(&place.host_ip)?;
-            bindings.push(PortBinding {
-                container_port,
-                protocol,
-                host_ip: None,
-                host_port: host_port(&place.host_port)?,
-            });
+            let (host_port, host_range) = host_ports(&place.host_port)?;
+            bindings.push(PortBinding { container_port, protocol, host_ip: None, host_port, host_range });
         }
     }
     if bindings.len() > BINDINGS_MAX {
         return Err(invalid(format!("PortBindings: at most {BINDINGS_MAX} ports can be published")));
     }
-    bindings.sort_by_key(|b| (b.container_port, b.protocol, b.host_port));
+    bindings.sort_by_key(|b| (b.container_port, b.protocol, b.host_port, b.host_range));
     Ok(bindings)
 }
 
@@ -67,12 +63,19 @@ fn check_address(written: &str) -> Result<()> {
     }
 }
 
+/// One port, or a range of which one is to be had.
+fn host_ports(written: &str) -> Result<(Option<u16>, Option<(u16, u16)>)> {
+    let Some((from, to)) = written.split_once('-') else { return Ok((host_port(written)?, None)) };
+    match (host_port(from)?, host_port(to)?) {
+        (Some(from), Some(to)) if from == to => Ok((Some(from), None)),
+        (Some(from), Some(to)) if from < to => Ok((None, Some((from, to)))),
+        (_, _) => Err(invalid(format!("invalid range specified for port: {written}"))),
+    }
+}
+
 fn host_port(written: &str) -> Result<Option<u16>> {
     if matches!(written, "" | "0") {
         return Ok(None);
-    }
-    if written.contains('-') {
-        return Err(not_built(&format!("PortBindings.HostPort {written:?}: a range for one container port")));
     }
     let port: u16 = written.parse().map_err(|_| invalid(format!("invalid port specification: {written:?}")))?;
     if port < LOWEST_HOST_PORT {
