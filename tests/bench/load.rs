@@ -1,13 +1,10 @@
-//! Load: many connections at once, and containers that write much.
+//! Load: many connections at once.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
-
-use serde_json::json;
-use tests::unique;
 
 use crate::{daemons, peer::Peer};
 
@@ -54,34 +51,4 @@ fn cpu_rate(peer: &Peer) -> f64 {
     let (before, began) = (daemons::cpu_ms(peer), Instant::now());
     thread::sleep(Duration::from_secs(5));
     (daemons::cpu_ms(peer) - before) / began.elapsed().as_secs_f64()
-}
-
-/// How a container writes its output.
-#[derive(Clone, Copy)]
-pub(crate) enum Writer {
-    /// One `write` a line of 100 bytes.
-    Lines,
-    /// 64 KiB a `write`.
-    Batches,
-}
-
-/// MB a second that a container can log; every line must be in the log afterwards.
-pub(crate) fn log_rate(peer: &Peer, writer: Writer) -> f64 {
-    let line = "x".repeat(99);
-    let (lines, script) = match writer {
-        Writer::Lines => (200_000, format!("i=0; while [ $i -lt 200000 ]; do echo {line}; i=$((i+1)); done")),
-        // 1,638,400 lines of 100 bytes are 2,500 blocks of 64 KiB.
-        Writer::Batches => (1_638_400, format!("yes {line} | dd bs=65536 count=2500 iflag=fullblock 2>/dev/null")),
-    };
-    let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", script],
-        "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"max-size": "500m"}}}});
-    let id = peer.create_from(&unique("bench-logs"), &body);
-    let began = Instant::now();
-    peer.start(&id);
-    peer.wait(&id);
-    let seconds = began.elapsed().as_secs_f64();
-    let written = peer.log_bytes(&id);
-    assert_eq!(written, lines * 100, "{}: bytes in the log", peer.name);
-    peer.remove(&id);
-    (lines * 100) as f64 / 1e6 / seconds
 }

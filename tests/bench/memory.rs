@@ -30,7 +30,9 @@ fn total(peer: &Peer) -> Usage {
 }
 
 /// Starts so many sleepers and divides what everything grew by.
-pub(crate) fn per_idle_container(peer: &Peer, count: i64) -> String {
+///
+/// MiB: resident, and proportional.
+pub(crate) fn per_idle_container(peer: &Peer, count: i64) -> (f64, f64) {
     let before = total(peer);
     let names: Vec<String> = (0..count).map(|_| peer.sleeper("bench-idle")).collect();
     thread::sleep(Duration::from_secs(3));
@@ -39,5 +41,5 @@ pub(crate) fn per_idle_container(peer: &Peer, count: i64) -> String {
         peer.remove(&name);
     }
     let mib = |a: i64, b: i64| (a - b) as f64 / count as f64 / 1024.0;
-    format!("{:.2} / {:.2} MiB", mib(after.rss_kib, before.rss_kib), mib(after.pss_kib, before.pss_kib))
+    (mib(after.rss_kib, before.rss_kib), mib(after.pss_kib, before.pss_kib))
 }

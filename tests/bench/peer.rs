@@ -78,7 +78,7 @@ impl Peer {
         assert!(self.docker(&["exec", container, "true"]), "{}: docker exec failed", self.name);
     }
 
-    fn create(&self, name: &str, command: &[&str]) -> String {
+    pub(crate) fn create(&self, name: &str, command: &[&str]) -> String {
         self.create_from(name, &json!({"Image": "busybox", "Cmd": command}))
     }
 
@@ -170,10 +170,6 @@ impl Peer {
         count as f64 / began.elapsed().as_secs_f64()
     }
 
-    pub(crate) fn create_many(&self, count: usize) -> Vec<String> {
-        (0..count).map(|_| self.create(&unique("bench-list"), &["true"])).collect()
-    }
-
     /// The list's bytes: what the client makes of them is not the peer's.
     pub(crate) fn list_all(&self, wire: &mut Wire) -> Vec<u8> {
         let (status, list) = wire.request("GET", "/v1.41/containers/json?all=1", "");
@@ -214,15 +210,20 @@ impl Peer {
         Watcher(stream)
     }
 
-    /// Bytes of stdout in the log, without frames.
-    pub(crate) fn log_bytes(&self, id: &str) -> u64 {
+    /// A file into a container.
+    pub(crate) fn copy_in(&self, from: &std::path::Path, to: &str) {
+        assert!(self.docker(&["cp", "-q", &from.display().to_string(), to]), "{}: docker cp failed", self.name);
+    }
+
+    /// stdout in the log, without frames.
+    pub(crate) fn stdout(&self, id: &str) -> Vec<u8> {
         let (status, log) = self.wire().request("GET", &format!("/v1.41/containers/{id}/logs?stdout=1"), "");
         assert_eq!(status, 200, "{}: logs", self.name);
-        let (mut rest, mut payload) = (log.as_slice(), 0);
+        let (mut rest, mut payload) = (log.as_slice(), Vec::with_capacity(log.len()));
         while let Some((head, after)) = rest.split_first_chunk::<8>() {
-            let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-            payload += u64::from(length);
-            rest = &after[length as usize..];
+            let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;
+            payload.extend_from_slice(&after[..length]);
+            rest = &after[length..];
         }
         payload
     }

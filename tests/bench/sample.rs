@@ -31,7 +31,7 @@ impl Sample {
         sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
-    fn min_ms(&self) -> f64 {
+    pub(crate) fn min_ms(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use model::{IpcMode, Resources, SecuritySpec, TmpfsMount};
 use serde_json::Value;
 
-use crate::{Error, ResolvedUser, Result, cgroup, rlimit, spec, user};
+use crate::{Error, ResolvedUser, Result, cgroup, rlimit, seccomp::Filter, spec, user};
 
 const CONFIGURATION: &str = "config.json";
 
@@ -162,6 +162,31 @@ pub struct ExecProcess {
 /// No such bundle; an unknown user.
 pub fn exec_process(bundle: &Path, exec: &ExecProcess) -> Result<Value> {
     spec::exec_process(read(bundle)?, exec)
+}
+
+/// What a bundle says about system calls.
+#[derive(Clone, Debug)]
+pub enum SystemCalls {
+    /// Nothing: all of them.
+    Any,
+    /// What this program lets through.
+    Filtered(Filter),
+    /// Something that only the OCI runtime can make true.
+    Elsewhere,
+}
+
+/// The filter of a bundle, as the kernel takes it.
+///
+/// # Errors
+/// No such bundle.
+pub fn system_calls(bundle: &Path) -> Result<SystemCalls> {
+    let profile = read(bundle)?["linux"]["seccomp"].take();
+    if profile.is_null() {
+        return Ok(SystemCalls::Any);
+    }
+    let profile =
+        serde_json::from_value(profile).map_err(|source| Error::Document { what: "seccomp profile".into(), source })?;
+    Ok(Filter::of(&profile).map_or(SystemCalls::Elsewhere, SystemCalls::Filtered))
 }
 
 /// The OCI configuration of a bundle.

@@ -102,6 +102,13 @@ fn directories(cgroup_path: &str) -> Vec<PathBuf> {
     entries.flatten().map(|e| e.path().join(inner)).collect()
 }
 
+/// Where a process is put into the cgroup, in every hierarchy that has it.
+#[must_use]
+pub fn doors(cgroup_path: &str) -> Vec<PathBuf> {
+    let all = directories(cgroup_path).into_iter().map(|dir| dir.join("cgroup.procs"));
+    all.filter(|door| door.exists()).collect()
+}
+
 /// How often the OOM killer has killed in the cgroup. `None` when it cannot be told (no controller,
 /// cgroup gone).
 #[must_use]

@@ -12,13 +12,18 @@ pub mod oci;
 pub mod protocol;
 pub mod rlimit;
 pub mod run_dir;
+pub mod sealed;
 pub mod seccomp;
 pub mod spec;
 pub mod user;
 
-pub use bundle::{BindMount, Bundle, ExecProcess, Netns, SandboxSpec, UserNamespace, exec_process, write_bundle};
+pub use bundle::{
+    BindMount, Bundle, ExecProcess, Netns, SandboxSpec, SystemCalls, UserNamespace, exec_process, system_calls,
+    write_bundle,
+};
 pub use error::{Error, Result};
 pub use limits::Relimit;
 pub use oci::{OciRuntime, StartFailure, by_name};
 pub use run_dir::RunDir;
+pub use sealed::Sealed;
 pub use user::ResolvedUser;

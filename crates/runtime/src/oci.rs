@@ -185,6 +185,12 @@ fn last_error(log: &str) -> String {
     found.unwrap_or_else(|| "the runtime failed without saying why".to_owned())
 }
 
+/// dockerd's words for an exec that was refused because of `cause`.
+#[must_use]
+pub fn exec_refused(cause: &str) -> StartFailure {
+    failure(format!("OCI runtime exec failed: exec failed: unable to start container process: {cause}: unknown"), 126)
+}
+
 /// dockerd's rule: not found is 127, not allowed or not a program is 126, all else is `otherwise`.
 fn failure(message: String, otherwise: i32) -> StartFailure {
     let has = |needles: &[&str]| needles.iter().any(|n| message.contains(n));

@@ -79,6 +79,20 @@ pub struct RuntimeConfig {
     pub path: String,
     /// State directory (`--root`).
     pub root: String,
+    /// Who makes further processes.
+    #[serde(default)]
+    pub exec: ExecBy,
+}
+
+/// Who makes the further processes of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecBy {
+    /// The OCI runtime's `exec`.
+    #[default]
+    Runtime,
+    /// The shim itself, and the OCI runtime where the shim cannot.
+    Shim,
 }
 
 /// A json-file log and its bounds.

@@ -36,6 +36,12 @@ const KINDS: [(&str, &str, Resource); 15] = [
     ("stack", "RLIMIT_STACK", Resource::RLIMIT_STACK),
 ];
 
+/// The kernel's name of an OCI document's limit.
+#[must_use]
+pub fn resource(oci_name: &str) -> Option<Resource> {
+    KINDS.iter().find(|(_, kind, _)| *kind == oci_name).map(|(_, _, resource)| *resource)
+}
+
 /// What is asked, never above the host's own hard limits; each clamp leaves a warning.
 ///
 /// # Errors

@@ -9,7 +9,10 @@ use std::{
     io,
     os::{
         fd::AsRawFd,
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            net::{UnixListener, UnixStream},
+            process::CommandExt as _,
+        },
     },
     path::{Path, PathBuf},
     process::Command,
@@ -89,7 +92,8 @@ impl RunDir {
     #[must_use]
     pub fn shim_command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().current_dir("/").arg("run").arg("--dir").arg(&self.0);
+        // Executed through a descriptor, its path says nothing.
+        command.arg0("wharfage-shim").env_clear().current_dir("/").arg("run").arg("--dir").arg(&self.0);
         command
     }
 

@@ -11,6 +11,9 @@
 //!
 //! The rendered list is a reviewed file: `golden/seccomp-x86_64.txt`.
 
+mod filter;
+
+pub use filter::Filter;
 use oci_spec::{
     OciSpecError,
     runtime::{

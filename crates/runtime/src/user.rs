@@ -59,10 +59,21 @@ pub fn resolve(rootfs: &Path, user: &str, group_add: &[String]) -> Result<Resolv
     resolve_in(&passwd, &group, user, group_add)
 }
 
+/// The home directory of `uid`: runtimes tell it to a process that has no `HOME`. `/` for a stranger.
+///
+/// # Errors
+/// `/etc/passwd` is something that is not read.
+pub fn home(rootfs: &Path, uid: u32) -> Result<String> {
+    let passwd = read_in_root(rootfs, "etc/passwd")?;
+    let home = passwd_entries(&passwd).find(|entry| entry.uid == uid).map(|entry| entry.home);
+    Ok(home.filter(|home| !home.is_empty()).unwrap_or("/").to_owned())
+}
+
 struct PasswdEntry<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
+    home: &'a str,
 }
 
 fn resolve_in(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Result<ResolvedUser> {
@@ -130,7 +141,8 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
         let name = fields.next()?;
         let uid = parse_id(fields.nth(1)?)?;
         let gid = parse_id(fields.next()?)?;
-        Some(PasswdEntry { name, uid, gid })
+        let home = fields.nth(1).unwrap_or_default();
+        Some(PasswdEntry { name, uid, gid, home })
     })
 }
 

@@ -41,12 +41,13 @@ pub(crate) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Runs of plain bytes are copied whole.
 fn append_text(out: &mut Vec<u8>, text: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut copied = 0;
-    for (i, byte) in text.iter().enumerate() {
-        let escape = ESCAPES[usize::from(*byte)];
-        if escape == 0 {
-            continue;
-        }
+    let (mut copied, mut i) = (0, 0);
+    loop {
+        i += plain_blocks(&text[i..]);
+        let Some(found) = text[i..].iter().position(|byte| ESCAPES[usize::from(*byte)] != 0) else { break };
+        i += found;
+        let byte = text[i];
+        let escape = ESCAPES[usize::from(byte)];
         out.extend_from_slice(&text[copied..i]);
         copied = i + 1;
         if escape == b'u' {
@@ -55,8 +56,20 @@ fn append_text(out: &mut Vec<u8>, text: &[u8]) {
         } else {
             out.extend_from_slice(&[b'\\', escape]);
         }
+        i += 1;
     }
     out.extend_from_slice(&text[copied..]);
+}
+
+/// How many bytes in front need no escape, in whole blocks: a loop without a way out, which compilers
+/// turn into a few instructions a block.
+fn plain_blocks(text: &[u8]) -> usize {
+    const BLOCK: usize = 32;
+    let is_plain = |block: &&[u8]| {
+        let special = |byte: &u8| u8::from(*byte < 0x20) | u8::from(*byte == b'"') | u8::from(*byte == b'\\');
+        block.iter().fold(0, |found, byte| found | special(byte)) == 0
+    };
+    text.chunks_exact(BLOCK).take_while(is_plain).count() * BLOCK
 }
 
 #[cfg(test)]

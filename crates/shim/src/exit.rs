@@ -8,10 +8,7 @@ use std::{
 };
 
 use nix::{
-    sys::{
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
+    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
     unistd::Pid,
 };
 use runtime::protocol::{Event, ExecRecord, ExitRecord, Stage};
@@ -48,7 +45,10 @@ impl Shim {
     }
 
     fn reaped(&mut self, pid: u32, code: i32) {
-        let job = self.tasks.iter().find(|t| t.job.as_ref().is_some_and(|j| j.pid == pid)).map(|t| t.key);
+        if self.tasks.iter().filter_map(|t| t.job.as_ref()).any(|j| j.is_stand_in(pid)) {
+            return;
+        }
+        let job = self.tasks.iter().find(|t| t.job.as_ref().is_some_and(|j| j.is_runtime(pid))).map(|t| t.key);
         if let Some(key) = job {
             return self.job_done(key, code);
         }
@@ -76,9 +76,7 @@ impl Shim {
         for job in self.tasks.iter_mut().filter_map(|t| t.job.as_mut()) {
             if job.deadline <= now && !job.timed_out {
                 job.timed_out = true;
-                if let Ok(pid) = i32::try_from(job.pid) {
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
+                job.kill();
             }
         }
         if self.tasks.iter().all(|t| t.job.is_none()) {

@@ -5,7 +5,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -13,22 +13,29 @@ use std::{
 
 use runtime::{
     StartFailure,
-    oci::Invocation,
-    protocol::{Event, ExecRecord, ExecRequest, Failure, Reply, Stage},
+    oci::{Invocation, exec_refused},
+    protocol::{Event, ExecBy, ExecRecord, ExecRequest, Failure, Reply, Stage},
 };
 
 use crate::{
     client::{Role, Stream},
     clock, detach,
     log::Log,
+    native::{Outcome, Plan},
     record::{self, Durability},
     shim::Shim,
     stdio::{self, Console, Wanted},
-    task::{INIT, Job},
+    task::{By, INIT, Job},
 };
 
 /// How long a runtime may take to start a process before it is killed.
 const START_PATIENCE: Duration = Duration::from_secs(120);
+
+impl Job {
+    fn new(by: By) -> Self {
+        Self { by, deadline: Instant::now() + START_PATIENCE, timed_out: false }
+    }
+}
 
 impl Shim {
     /// Starts the container.
@@ -47,6 +54,15 @@ impl Shim {
 
     /// Starts an exec; its task has key `key`.
     pub(crate) fn start_exec(&mut self, key: u64, request: &ExecRequest) -> io::Result<()> {
+        let attached = !request.detach;
+        let wanted = Wanted {
+            stdin: attached && request.stdin,
+            stdout: attached && request.stdout,
+            stderr: attached && request.stderr,
+        };
+        if let Some(plan) = self.plan(request) {
+            return self.begin(key, plan, wanted);
+        }
         let scratch = |kind: &str| self.dir.execs().join(format!("{}.{kind}", request.id));
         let process = scratch("process");
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&process)?;
@@ -54,13 +70,53 @@ impl Shim {
         let mut files = Invocation { log: scratch("log"), pid_file: scratch("pid"), console_socket: None };
         let console = self.console(request.tty, &format!("console-{key}.sock"), &mut files)?;
         let command = self.runtime.exec(&self.config.id, &process, &files);
-        let attached = !request.detach;
-        let wanted = Wanted {
-            stdin: attached && request.stdin,
-            stdout: attached && request.stdout,
-            stderr: attached && request.stderr,
-        };
         self.spawn(key, command, files, console, wanted)
+    }
+
+    /// How the shim makes the exec itself, if it is to and can.
+    fn plan(&mut self, request: &ExecRequest) -> Option<Plan> {
+        if self.config.runtime.exec != ExecBy::Shim {
+            return None;
+        }
+        let init = self.task(INIT).and_then(|task| task.pid)?;
+        self.native.plan(&self.config, init, &request.process)
+    }
+
+    fn begin(&mut self, key: u64, plan: Plan, wanted: Wanted) -> io::Result<()> {
+        let wanted = if self.task(key).is_some_and(|task| task.tty) { Wanted::default() } else { wanted };
+        let (ends, streams) = stdio::streams(wanted, self.config.root_id)?;
+        let underway = plan.begin(streams)?;
+        self.with_task(key, |task| {
+            task.stdin = ends.stdin;
+            task.outputs = ends.outputs;
+            task.job = Some(Job::new(By::Shim(underway)));
+        });
+        Ok(())
+    }
+
+    /// The new process has something to tell, or nobody is left to.
+    pub(crate) fn take_underway(&mut self, key: u64) {
+        let mut outcome = None;
+        self.with_task(key, |task| {
+            if let Some(Job { by: By::Shim(underway), .. }) = &mut task.job {
+                outcome = underway.take();
+            }
+        });
+        let Some(outcome) = outcome else { return };
+        let mut late = false;
+        self.with_task(key, |task| late = task.job.take().is_some_and(|job| job.timed_out));
+        match outcome {
+            Outcome::Started(pid, terminal) if !late => {
+                if let Some(master) = terminal {
+                    self.give_terminal(key, master);
+                }
+                self.started(key, pid);
+            }
+            Outcome::Started(..) => {
+                self.not_started(key, &exec_refused(&format!("the process did not start in {START_PATIENCE:?}")));
+            }
+            Outcome::Refused(why) => self.not_started(key, &exec_refused(&why)),
+        }
     }
 
     fn console(&self, tty: bool, name: &str, files: &mut Invocation) -> io::Result<Option<Console>> {
@@ -95,19 +151,14 @@ impl Shim {
             task.console = console;
             task.stdin = ends.stdin;
             task.outputs = ends.outputs;
-            task.job = Some(Job {
-                pid: child.id(),
-                log: files.log,
-                pid_file: files.pid_file,
-                deadline: Instant::now() + START_PATIENCE,
-                timed_out: false,
-            });
+            task.job = Some(Job::new(By::Runtime { pid: child.id(), log: files.log, pid_file: files.pid_file }));
         });
         Ok(())
     }
 
     /// The runtime has sent a terminal's master.
     pub(crate) fn take_console(&mut self, key: u64) {
+        let mut master = None;
         self.with_task(key, |task| {
             let received = match task.console.as_ref().map(Console::receive) {
                 Some(Ok(Some(master))) => master,
@@ -119,13 +170,25 @@ impl Shim {
                 }
             };
             task.console = None;
+            master = Some(received);
+        });
+        if let Some(master) = master {
+            self.give_terminal(key, master);
+        }
+    }
+
+    fn give_terminal(&mut self, key: u64, master: OwnedFd) {
+        self.with_task(key, |task| {
+            if let Err(e) = stdio::set_nonblocking(&master) {
+                eprintln!("terminal: {e}");
+            }
             if let Some(size) = task.size {
-                let _ = stdio::set_size(&received, size);
+                let _ = stdio::set_size(&master, size);
             }
             if task.open_stdin {
-                task.stdin = stdio::duplicate(&received).ok().map(stdio::Stdin::new);
+                task.stdin = stdio::duplicate(&master).ok().map(stdio::Stdin::new);
             }
-            task.outputs[0] = Some(received);
+            task.outputs[0] = Some(master);
         });
     }
 
@@ -137,24 +200,24 @@ impl Shim {
             task.console = None;
             job = task.job.take();
         });
-        let Some(job) = job else { return };
-        let pid = stdio::read_text(&job.pid_file).trim().parse::<u32>().ok();
+        let Some(Job { by: By::Runtime { log: log_file, pid_file, .. }, timed_out, .. }) = job else { return };
+        let pid = stdio::read_text(&pid_file).trim().parse::<u32>().ok();
         match pid.filter(|_| code == 0) {
             Some(pid) => self.started(key, pid),
             None => {
-                let log = stdio::read_text(&job.log);
+                let log = stdio::read_text(&log_file);
                 let mut failure =
                     if key == INIT { self.runtime.start_failure(&log) } else { self.runtime.exec_failure(&log) };
-                if job.timed_out {
+                if timed_out {
                     failure.message = format!("the OCI runtime did not start the process in {START_PATIENCE:?}");
                 }
                 self.not_started(key, &failure);
             }
         }
-        let _ = fs::remove_file(&job.log);
+        let _ = fs::remove_file(&log_file);
         if key != INIT {
-            let _ = fs::remove_file(&job.pid_file);
-            let _ = fs::remove_file(job.pid_file.with_extension("process"));
+            let _ = fs::remove_file(&pid_file);
+            let _ = fs::remove_file(pid_file.with_extension("process"));
         }
     }
 

@@ -14,6 +14,7 @@ mod init;
 mod launch;
 mod log;
 mod memory;
+mod native;
 mod oom;
 mod poll;
 mod record;
@@ -27,6 +28,8 @@ use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 const USAGE: &str = "usage: wharfage-shim run --dir <run directory> | init -- <program> [argument...]";
 
 fn main() -> ExitCode {
+    // Executed through a descriptor, it would be called by its number.
+    let _ = nix::sys::prctl::set_name(c"wharfage-shim");
     let mut args = env::args_os().skip(1);
     let verb = args.next().unwrap_or_default();
     let rest: Vec<OsString> = args.collect();

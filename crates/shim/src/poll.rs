@@ -13,12 +13,17 @@ pub(crate) const IN: c_short = POLLIN;
 /// See [`IN`].
 pub(crate) const OUT: c_short = POLLOUT;
 
+/// Longest sleep with a deadline; whoever has a later one sleeps again.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// What a descriptor in the set stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Signals,
     Listener,
     Console(u64),
+    /// An exec of ours on its way.
+    Underway(u64),
     Output(u64, usize),
     Stdin(u64),
     Client(u64),
@@ -46,15 +51,19 @@ impl PollSet {
 
     /// Waits until something is ready or `deadline`.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        let timeout = deadline.map_or(-1, |d| {
-            // Rounded up, so that the deadline has passed when the wait returns.
-            let left = d.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
-            i32::try_from(left.as_millis()).unwrap_or(i32::MAX)
+        let timeout = deadline.map(|d| {
+            let left = d.saturating_duration_since(Instant::now()).min(LONGEST);
+            libc::timespec {
+                tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
+                tv_nsec: libc::c_long::from(left.subsec_nanos()),
+            }
         });
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         let count = libc::nfds_t::try_from(self.fds.len()).unwrap_or(0);
         #[expect(unsafe_code, reason = "poll on descriptors that the borrow checker cannot follow into the set")]
         // SAFETY: the pointer and count are those of the vector; a stale descriptor only yields POLLNVAL.
-        let got = unsafe { libc::poll(self.fds.as_mut_ptr(), count, timeout) };
+        // The timeout is there for as long as the call takes.
+        let got = unsafe { libc::ppoll(self.fds.as_mut_ptr(), count, timeout, std::ptr::null()) };
         if got < 0 {
             let e = io::Error::last_os_error();
             if e.kind() != io::ErrorKind::Interrupted {

@@ -24,9 +24,10 @@ use crate::{
     detach::{self, Prepared},
     log::Log,
     memory,
+    native::Native,
     oom::Oom,
     poll::{self, PollSet, Source},
-    task::{INIT, Task},
+    task::{By, INIT, Task},
 };
 
 /// Read at once from an output or a client.
@@ -42,6 +43,7 @@ pub(crate) struct Shim {
     pub(crate) dir_fd: OwnedFd,
     pub(crate) config: ShimConfig,
     pub(crate) runtime: Box<dyn OciRuntime>,
+    pub(crate) native: Native,
     pub(crate) stage: Stage,
     /// The container's first process, then execs, by key.
     pub(crate) tasks: Vec<Task>,
@@ -105,6 +107,7 @@ impl Shim {
             dir_fd,
             config,
             runtime,
+            native: Native::default(),
             stage: Stage::Created,
             tasks: vec![init],
             next_key: INIT + 1,
@@ -134,6 +137,7 @@ impl Shim {
                     Source::Signals => self.take_signals(),
                     Source::Listener => self.accept(),
                     Source::Console(key) => self.take_console(key),
+                    Source::Underway(key) => self.take_underway(key),
                     Source::Output(key, output) => self.pump(key, output),
                     Source::Stdin(key) => self.with_task(key, Task::flush_input),
                     Source::Client(id) => self.serve(id, events),
@@ -149,6 +153,7 @@ impl Shim {
 
     /// What is worth waking up for.
     fn fill(&self, set: &mut PollSet) {
+        let now = Instant::now();
         set.clear();
         set.add(&self.signals, poll::IN, Source::Signals);
         if self.clients.len() < MAX_CLIENTS {
@@ -158,12 +163,16 @@ impl Shim {
             if let Some(console) = &task.console {
                 set.add(console, poll::IN, Source::Console(task.key));
             }
+            if let Some(By::Shim(underway)) = task.job.as_ref().map(|job| &job.by) {
+                set.add(underway, poll::IN, Source::Underway(task.key));
+            }
             if let Some(stdin) = task.stdin.as_ref().filter(|s| s.is_blocked()) {
                 set.add(stdin, poll::OUT, Source::Stdin(task.key));
             }
             let readable = task.started_at_ns.is_some() && !self.is_held_back(task.key);
             for (output, fd) in task.outputs.iter().enumerate() {
-                if let Some(fd) = fd.as_ref().filter(|_| readable) {
+                let rests = task.rests_until(output).is_some_and(|until| until > now);
+                if let Some(fd) = fd.as_ref().filter(|_| readable && !rests) {
                     set.add(fd, poll::IN, Source::Output(task.key, output));
                 }
             }
@@ -205,7 +214,16 @@ impl Shim {
         let jobs = self.tasks.iter().filter_map(|t| t.job.as_ref()).filter(|j| !j.timed_out).map(|j| j.deadline);
         let held = |t: &&Task| !self.is_held_back(t.key);
         let drains = self.tasks.iter().filter(held).filter_map(|t| t.ended.map(|e| e.drain_until));
-        let all = cuts.chain(jobs).chain(drains).chain(self.trim_at).chain(self.gone_at()).chain(self.oom.look_at());
+        let now = Instant::now();
+        let rests =
+            self.tasks.iter().flat_map(|t| [t.rests_until(0), t.rests_until(1)]).flatten().filter(|at| *at > now);
+        let all = rests
+            .chain(cuts)
+            .chain(jobs)
+            .chain(drains)
+            .chain(self.trim_at)
+            .chain(self.gone_at())
+            .chain(self.oom.look_at());
         all.min()
     }
 

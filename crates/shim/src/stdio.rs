@@ -19,8 +19,11 @@ use nix::{
     unistd::{Gid, Uid, fchown, pipe2, write},
 };
 
+/// What a process may be ahead of us, so that a moment in which we are not scheduled does not stop it.
+const OUTPUT_BYTES: i32 = 512 * 1024;
+
 /// Which streams a process gets; what it does not get is `/dev/null`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Wanted {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
@@ -46,29 +49,36 @@ pub(crate) struct Ends {
 
 /// Gives `command` its streams, which belong to `owner`, and returns our ends.
 pub(crate) fn pipes(command: &mut Command, wanted: Wanted, owner: Option<u32>) -> io::Result<Ends> {
-    let mut ends = Ends::default();
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if wanted.stdin {
-        let (read, write) = pipe(owner)?;
-        set_nonblocking(&write)?;
-        command.stdin(Stdio::from(read));
-        ends.stdin = Some(Stdin::new(write));
-    }
-    if wanted.stdout {
-        let (read, write) = pipe(owner)?;
-        set_nonblocking(&read)?;
-        command.stdout(Stdio::from(write));
-        ends.outputs[0] = Some(read);
-    }
-    if wanted.stderr {
-        let (read, write) = pipe(owner)?;
-        set_nonblocking(&read)?;
-        command.stderr(Stdio::from(write));
-        ends.outputs[1] = Some(read);
-    }
+    let (ends, [stdin, stdout, stderr]) = streams(wanted, owner)?;
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
     Ok(ends)
 }
 
+/// Our ends of a process's streams, which belong to `owner`, and the process's. What is not wanted is
+/// the null device.
+pub(crate) fn streams(wanted: Wanted, owner: Option<u32>) -> io::Result<(Ends, [OwnedFd; 3])> {
+    let mut ends = Ends::default();
+    let mut stdin = File::open("/dev/null")?.into();
+    if wanted.stdin {
+        let (read, write) = pipe(owner)?;
+        set_nonblocking(&write)?;
+        stdin = read;
+        ends.stdin = Some(Stdin::new(write));
+    }
+    let mut output = |wanted: bool, at: usize| -> io::Result<OwnedFd> {
+        if !wanted {
+            return Ok(File::options().write(true).open("/dev/null")?.into());
+        }
+        let (read, write) = pipe(owner)?;
+        set_nonblocking(&read)?;
+        // A host that is short of it gives the usual size.
+        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(OUTPUT_BYTES));
+        ends.outputs[at] = Some(read);
+        Ok(write)
+    };
+    let (stdout, stderr) = (output(wanted.stdout, 0)?, output(wanted.stderr, 1)?);
+    Ok((ends, [stdin, stdout, stderr]))
+}
 pub(crate) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;

@@ -1,6 +1,11 @@
 //! One process of the container, its first or an exec: streams, stage, and how it ended.
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, time::Instant};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use nix::{
     errno::Errno,
@@ -8,21 +13,57 @@ use nix::{
     unistd::{Pid, read},
 };
 
-use crate::stdio::{Console, Stdin};
+use crate::{
+    native::Underway,
+    stdio::{Console, Stdin},
+};
 
 /// Key of the container's first process.
 pub(crate) const INIT: u64 = 0;
 
-/// The runtime is starting the process.
+/// The process is being started.
 pub(crate) struct Job {
-    /// PID of the runtime.
-    pub(crate) pid: u32,
-    pub(crate) log: PathBuf,
-    pub(crate) pid_file: PathBuf,
+    pub(crate) by: By,
     /// After this it is killed.
     pub(crate) deadline: Instant,
     /// It took too long and was killed.
     pub(crate) timed_out: bool,
+}
+
+/// Who starts it.
+pub(crate) enum By {
+    /// The OCI runtime, whose end tells.
+    Runtime {
+        /// PID of the runtime.
+        pid: u32,
+        log: PathBuf,
+        pid_file: PathBuf,
+    },
+    /// The shim itself; the end of its socket tells.
+    Shim(Underway),
+}
+
+impl Job {
+    /// The runtime of this PID.
+    pub(crate) fn is_runtime(&self, wanted: u32) -> bool {
+        matches!(self.by, By::Runtime { pid, .. } if pid == wanted)
+    }
+
+    /// A stand-in of this PID, whose end means nothing.
+    pub(crate) fn is_stand_in(&self, pid: u32) -> bool {
+        matches!(&self.by, By::Shim(underway) if underway.pid == pid)
+    }
+
+    /// Ends whatever is starting it.
+    pub(crate) fn kill(&self) {
+        let pids: Vec<u32> = match &self.by {
+            By::Runtime { pid, .. } => vec![*pid],
+            By::Shim(underway) => underway.pids().collect(),
+        };
+        for pid in pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
 }
 
 /// The process has been waited for.
@@ -32,6 +73,19 @@ pub(crate) struct Ended {
     pub(crate) at_ns: i64,
     /// Output that somebody else holds open is waited for until then.
     pub(crate) drain_until: Instant,
+}
+
+/// A process that writes little and often: the time its output is left alone, so that one read takes many
+/// lines. What is written now and then is read at once.
+const GATHER: Duration = Duration::from_millis(1);
+/// A read that got more was worth its while.
+const WORTH_BYTES: usize = 16 * 1024;
+
+/// When an output was read, and until when it is left alone.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Pace {
+    read_at: Option<Instant>,
+    rest_until: Option<Instant>,
 }
 
 /// A process and what belongs to it.
@@ -53,6 +107,7 @@ pub(crate) struct Task {
     pub(crate) stdin: Option<Stdin>,
     /// stdout (or the terminal's master) and stderr.
     pub(crate) outputs: [Option<OwnedFd>; 2],
+    pub(crate) paces: [Pace; 2],
     pub(crate) size: Option<(u16, u16)>,
     pub(crate) pid: Option<u32>,
     pub(crate) started_at_ns: Option<i64>,
@@ -87,11 +142,30 @@ impl Task {
         let fd = self.outputs[output].as_ref()?;
         match read(fd, buffer) {
             Ok(0) => Some(self.end_output(output)),
-            Ok(n) => Some(n),
+            Ok(n) => {
+                self.note_pace(output, n);
+                Some(n)
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => None,
             // A terminal nobody holds any more reads as EIO.
             Err(_) => Some(self.end_output(output)),
         }
+    }
+
+    /// Little, and little a moment ago: there will be more in a moment.
+    fn note_pace(&mut self, output: usize, bytes: usize) {
+        if self.tty {
+            return;
+        }
+        let (now, pace) = (Instant::now(), &mut self.paces[output]);
+        let is_busy = pace.read_at.is_some_and(|at| now.duration_since(at) < 2 * GATHER);
+        pace.rest_until = (is_busy && bytes < WORTH_BYTES).then(|| now + GATHER);
+        pace.read_at = Some(now);
+    }
+
+    /// Until when an output is not looked at. One whose process has ended is read to its end.
+    pub(crate) fn rests_until(&self, output: usize) -> Option<Instant> {
+        self.paces[output].rest_until.filter(|_| self.ended.is_none() && self.outputs[output].is_some())
     }
 
     fn end_output(&mut self, output: usize) -> usize {

@@ -8,6 +8,7 @@ use std::{
 
 use chassis::{Common, Secret};
 use model::{HostCapacity, MemoryBytes, NanoCpus};
+use runtime::protocol::ExecBy;
 use serde::Deserialize;
 
 /// Everything the agent is told when it starts.
@@ -58,6 +59,9 @@ pub struct Config {
     /// The runtime of containers that name none.
     #[serde(default = "default_runtime")]
     pub default_runtime: String,
+    /// Who makes execs: `shim` (itself, and the OCI runtime where it cannot) or `runtime` (always).
+    #[serde(default = "default_exec_by")]
+    pub exec_by: ExecBy,
     /// Parent of the containers' cgroups; one of its own per agent on a machine.
     #[serde(default = "default_cgroup_parent")]
     pub cgroup_parent: String,
@@ -119,6 +123,10 @@ fn default_image_cn() -> String {
 
 fn default_runtime() -> String {
     "runc".to_owned()
+}
+
+fn default_exec_by() -> ExecBy {
+    ExecBy::Shim
 }
 
 fn default_cgroup_parent() -> String {

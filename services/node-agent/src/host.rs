@@ -9,7 +9,7 @@ use std::{
 
 use chassis::Clock;
 use model::ContainerId;
-use runtime::RunDir;
+use runtime::{RunDir, Sealed};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) volumes: Volumes,
     /// How many health checks may be started at once.
     pub(crate) probe_slots: Arc<Semaphore>,
+    /// The shim as it is executed; as it is on disk where the kernel cannot seal it.
+    pub(crate) shim: Option<Sealed>,
     /// The machine was restarted since the last agent ran: no process of then lives.
     pub(crate) rebooted: bool,
 }
@@ -50,6 +52,11 @@ pub(crate) struct Host {
 pub(crate) type SharedHost = Arc<Host>;
 
 impl Host {
+    /// What a shim is started from.
+    pub(crate) fn shim_program(&self) -> PathBuf {
+        self.shim.as_ref().map_or_else(|| self.config.shim_path.clone(), Sealed::path)
+    }
+
     /// The cgroup of a container, below this agent's own parent.
     pub(crate) fn cgroup_path(&self, id: &ContainerId) -> String {
         format!("{}/{id}", self.config.cgroup_parent)

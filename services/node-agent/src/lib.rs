@@ -42,6 +42,7 @@ use std::{fs, sync::Arc};
 pub use api::openapi;
 use chassis::{App, Ctx, Server, client::Internal};
 pub use config::Config;
+use runtime::Sealed;
 
 use crate::{
     api::AgentState,
@@ -115,11 +116,22 @@ fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> any
         layer_weights: LayerWeights::default(),
         volumes: Volumes::new(places.clone(), trash.clone()),
         probe_slots: keeper::probe_slots(),
+        shim: sealed_shim(&config),
         trash,
         places,
         config,
         rebooted,
     }))
+}
+
+/// The shim as nobody can write to it. A kernel that cannot do that runs it as it is, and all execs are
+/// the OCI runtime's.
+fn sealed_shim(config: &Config) -> Option<Sealed> {
+    let sealed = Sealed::of(&config.shim_path);
+    if let Err(error) = &sealed {
+        tracing::warn!(%error, program = %config.shim_path.display(), "the shim cannot be sealed: execs are the runtime's");
+    }
+    sealed.ok()
 }
 
 /// Tasks that have no end of their own end with the process.

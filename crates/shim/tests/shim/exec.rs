@@ -1,14 +1,38 @@
-//! Further processes in a running container.
+//! Further processes in a running container, made by the OCI runtime and by the shim itself: whoever asks
+//! cannot tell which.
 
 use runtime::{
     ExecProcess, cgroup,
-    protocol::{Event, ExecRequest, Failure, Reply, Request},
+    protocol::{Event, ExecBy, ExecRequest, Failure, Reply, Request},
 };
 
-use crate::harness::{Container, shell, until};
+use crate::harness::{Container, container, until};
 
-fn running() -> Container {
-    let container = shell("sleep 60");
+/// Each test twice.
+macro_rules! by_both {
+    ($($name:ident,)*) => {
+        mod by_the_runtime { $(#[test] fn $name() { super::$name(super::ExecBy::Runtime); })* }
+        mod by_the_shim { $(#[test] fn $name() { super::$name(super::ExecBy::Shim); })* }
+    };
+}
+
+by_both! {
+    output_and_code_come_back_and_the_record_is_there_at_the_end,
+    input_of_an_exec_ends_with_its_client,
+    a_missing_program_is_127_and_the_connection_lives_on,
+    a_terminal_of_an_exec_has_a_size_and_follows_it,
+    a_detached_exec_answers_at_once_and_leaves_its_record,
+    an_exec_runs_as_who_and_where_it_was_asked,
+    the_end_of_the_container_is_the_end_of_its_execs,
+    a_process_left_behind_does_not_hold_the_stream_for_ever,
+    an_exec_in_a_container_that_does_not_run_is_refused,
+    an_exec_id_is_used_once_and_names_no_path,
+    many_execs_at_once_do_not_mix,
+    an_exec_on_a_lifeline_dies_with_its_connection_and_leaves_no_record,
+}
+
+fn running(by: ExecBy) -> Container {
+    let container = container(&["sh", "-c", "sleep 60"], |r| r.config.runtime.exec = by);
     assert!(matches!(container.start(), Reply::Started { .. }));
     container
 }
@@ -17,9 +41,8 @@ fn sh(script: &str) -> ExecProcess {
     ExecProcess { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), ..ExecProcess::default() }
 }
 
-#[test]
-fn output_and_code_come_back_and_the_record_is_there_at_the_end() {
-    let container = running();
+fn output_and_code_come_back_and_the_record_is_there_at_the_end(by: ExecBy) {
+    let container = running(by);
     let mut events = container.subscribe();
     events.event();
     let (connection, reply) =
@@ -34,18 +57,16 @@ fn output_and_code_come_back_and_the_record_is_there_at_the_end() {
     assert_eq!(left.len(), 1, "only the record stays");
 }
 
-#[test]
-fn input_of_an_exec_ends_with_its_client() {
-    let container = running();
+fn input_of_an_exec_ends_with_its_client(by: ExecBy) {
+    let container = running(by);
     let (mut connection, _) = container.exec(&sh("cat; echo end"), [true, true, true]);
     connection.write(b"typed\n");
     connection.end_input();
     assert_eq!(connection.read_frames().0, "typed\nend\n");
 }
 
-#[test]
-fn a_missing_program_is_127_and_the_connection_lives_on() {
-    let container = running();
+fn a_missing_program_is_127_and_the_connection_lives_on(by: ExecBy) {
+    let container = running(by);
     let exec = ExecProcess { argv: vec!["nope".into()], ..ExecProcess::default() };
     let (mut connection, reply) = container.exec_as("e2", &exec, [false, true, true], false);
     let Reply::Failed { failure, message, exit_code } = reply else { panic!("it started") };
@@ -59,9 +80,8 @@ fn a_missing_program_is_127_and_the_connection_lives_on() {
     assert!(matches!(connection.ask(&Request::State), Reply::State(_)));
 }
 
-#[test]
-fn a_terminal_of_an_exec_has_a_size_and_follows_it() {
-    let container = running();
+fn a_terminal_of_an_exec_has_a_size_and_follows_it(by: ExecBy) {
+    let container = running(by);
     let exec = ExecProcess { tty: true, console_size: Some((30, 90)), ..sh("stty size; read x; stty size; exit 3") };
     let (mut connection, _) = container.exec_as("e3", &exec, [true, true, true], false);
     connection.read_until("30 90");
@@ -73,9 +93,8 @@ fn a_terminal_of_an_exec_has_a_size_and_follows_it() {
     assert_eq!(container.wait_exec_end("e3").exit_code, Some(3));
 }
 
-#[test]
-fn a_detached_exec_answers_at_once_and_leaves_its_record() {
-    let container = running();
+fn a_detached_exec_answers_at_once_and_leaves_its_record(by: ExecBy) {
+    let container = running(by);
     let (mut connection, reply) = container.exec_as("e4", &sh("sleep 0.2; exit 8"), [false; 3], true);
     assert!(matches!(reply, Reply::ExecStarted { .. }));
     assert!(matches!(connection.ask(&Request::State), Reply::State(_)), "no stream was made of it");
@@ -83,9 +102,8 @@ fn a_detached_exec_answers_at_once_and_leaves_its_record() {
     assert_eq!(container.wait_exec_end("e4").exit_code, Some(8));
 }
 
-#[test]
-fn an_exec_runs_as_who_and_where_it_was_asked() {
-    let container = running();
+fn an_exec_runs_as_who_and_where_it_was_asked(by: ExecBy) {
+    let container = running(by);
     let exec = ExecProcess {
         user: "web".into(),
         cwd: "/tmp".into(),
@@ -96,9 +114,8 @@ fn an_exec_runs_as_who_and_where_it_was_asked() {
     assert_eq!(connection.read_frames().0, "1000\n100 50\n/tmp\nblue /tmp\nbox\n");
 }
 
-#[test]
-fn the_end_of_the_container_is_the_end_of_its_execs() {
-    let container = running();
+fn the_end_of_the_container_is_the_end_of_its_execs(by: ExecBy) {
+    let container = running(by);
     let (connection, _) = container.exec_as("e5", &sh("echo up; sleep 60"), [false, true, true], false);
     container.ask(&Request::Signal { signal: 9 });
     connection.read_raw();
@@ -106,26 +123,23 @@ fn the_end_of_the_container_is_the_end_of_its_execs() {
     assert_eq!(container.wait_record().exit_code, 137);
 }
 
-#[test]
-fn a_process_left_behind_does_not_hold_the_stream_for_ever() {
-    let container = running();
+fn a_process_left_behind_does_not_hold_the_stream_for_ever(by: ExecBy) {
+    let container = running(by);
     let (connection, _) = container.exec(&sh("sleep 30 & echo left"), [false, true, true]);
     let begun = std::time::Instant::now();
     assert_eq!(connection.read_frames().0, "left\n");
     assert!(begun.elapsed().as_secs() < 10);
 }
 
-#[test]
-fn an_exec_in_a_container_that_does_not_run_is_refused() {
-    let container = shell("true");
+fn an_exec_in_a_container_that_does_not_run_is_refused(by: ExecBy) {
+    let container = container(&["true"], |r| r.config.runtime.exec = by);
     container.run();
     let (_, reply) = container.exec(&sh("true"), [false; 3]);
     assert!(matches!(reply, Reply::Failed { failure: Failure::NotRunning, .. }));
 }
 
-#[test]
-fn an_exec_id_is_used_once_and_names_no_path() {
-    let container = running();
+fn an_exec_id_is_used_once_and_names_no_path(by: ExecBy) {
+    let container = running(by);
     container.exec_as("e6", &sh("true"), [false; 3], true);
     let (_, again) = container.exec_as("e6", &sh("true"), [false; 3], true);
     assert!(matches!(again, Reply::Failed { failure: Failure::Conflict, .. }));
@@ -134,9 +148,8 @@ fn an_exec_id_is_used_once_and_names_no_path() {
     until(|| container.run_dir.read_exec("e6").expect("readable").filter(|r| !r.running));
 }
 
-#[test]
-fn many_execs_at_once_do_not_mix() {
-    let container = running();
+fn many_execs_at_once_do_not_mix(by: ExecBy) {
+    let container = running(by);
     let all: Vec<_> =
         (0..12).map(|n| container.exec(&sh(&format!("echo {n}; exit {n}")), [false, true, true])).collect();
     for (n, (connection, _)) in all.into_iter().enumerate() {
@@ -144,9 +157,8 @@ fn many_execs_at_once_do_not_mix() {
     }
 }
 
-#[test]
-fn an_exec_on_a_lifeline_dies_with_its_connection_and_leaves_no_record() {
-    let container = running();
+fn an_exec_on_a_lifeline_dies_with_its_connection_and_leaves_no_record(by: ExecBy) {
+    let container = running(by);
     let mut events = container.subscribe();
     events.event();
     let on_a_lifeline = |id: &str, script: &str| {

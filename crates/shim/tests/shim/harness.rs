@@ -15,9 +15,9 @@ use std::{
 };
 
 use runtime::{
-    ExecProcess, RunDir, SandboxSpec, cgroup, exec_process,
+    ExecProcess, RunDir, SandboxSpec, Sealed, cgroup, exec_process,
     protocol::{
-        self, Event, ExecRecord, ExecRequest, ExitRecord, LogTarget, Reply, Request, RuntimeConfig, ShimConfig,
+        self, Event, ExecBy, ExecRecord, ExecRequest, ExitRecord, LogTarget, Reply, Request, RuntimeConfig, ShimConfig,
     },
     write_bundle,
 };
@@ -81,6 +81,7 @@ pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Cont
             name: "runc".into(),
             path: "/usr/sbin/runc".into(),
             root: dir.path().join("runc").to_string_lossy().into_owned(),
+            exec: ExecBy::Runtime,
         },
         log: Some(LogTarget { path: log.to_string_lossy().into_owned(), max_size_bytes: 0, max_files: 1 }),
         tty: false,
@@ -135,7 +136,8 @@ fn busybox_root(root: &Path) {
 
 impl Container {
     pub(crate) fn spawn_shim(&self) {
-        let out = self.run_dir.shim_command(&shim_program()).output().expect("the shim is built");
+        let program = Sealed::of(&shim_program()).expect("the kernel has open_tree");
+        let out = self.run_dir.shim_command(&program.path()).output().expect("the shim is built");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
 

@@ -5,6 +5,7 @@ mod harness;
 mod life;
 mod log;
 mod measure;
+mod native;
 mod streams;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;

@@ -69,7 +69,7 @@ async fn attempt(task: &Task, run: u32, restart: u32) -> Result<Event, Refusal> 
     step.done("bundle");
     let config = shim_config(task, run, restart)?;
     let run_dir = task.host.places.run_dir(&task.id);
-    shims::spawn(&run_dir, &config, &task.host.config.shim_path).await.map_err(host_trouble)?;
+    shims::spawn(&run_dir, &config, &task.host.shim_program()).await.map_err(host_trouble)?;
     step.done("shim");
     let event = begin(task, Progress { run, restart, phase: model::Phase::Starting }).await?;
     step.done("runtime");
@@ -264,7 +264,12 @@ fn shim_config(task: &Task, run: u32, restart: u32) -> Result<ShimConfig, Refusa
         run,
         restart,
         bundle: text(places.bundle(&task.id)),
-        runtime: RuntimeConfig { root: text(places.runtime_root(&name)), name, path: text(path) },
+        runtime: RuntimeConfig {
+            root: text(places.runtime_root(&name)),
+            name,
+            path: text(path),
+            exec: task.host.config.exec_by,
+        },
         log: spec.log.keep.then(|| LogTarget {
             path: text(places.log_file(&task.id)),
             max_size_bytes: spec.log.max_size_bytes,
