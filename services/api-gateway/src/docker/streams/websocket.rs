@@ -183,6 +183,8 @@ struct Messages<S> {
     frames: Option<Frames>,
     /// What of the last message has not been read.
     unread: Bytes,
+    /// The client said goodbye, or is gone.
+    over: bool,
     goodbye: Option<Pin<Box<Sleep>>>,
 }
 
@@ -219,7 +221,7 @@ impl Frames {
 impl<S: AsyncRead + AsyncWrite + Unpin> Messages<S> {
     fn new(socket: WebSocketStream<S>, framed: bool, binary: bool) -> Self {
         let frames = framed.then(Frames::default);
-        Self { socket, binary, frames, unread: Bytes::new(), goodbye: None }
+        Self { socket, binary, frames, unread: Bytes::new(), over: false, goodbye: None }
     }
 
     fn message(&self, payload: &[u8]) -> Message {
@@ -237,7 +239,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Messages<S> {
                 Some(Ok(Message::Binary(bytes))) => Some(bytes),
                 Some(Ok(Message::Text(text))) => Some(text.into()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                Some(Ok(Message::Close(_)) | Err(_)) | None => None,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => {
+                    self.over = true;
+                    None
+                }
             });
         }
     }
@@ -276,16 +281,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Messages<S> {
     /// the end of what it has not read yet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.goodbye.is_none() {
-            ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(io::Error::other)?;
-            let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-            Pin::new(&mut self.socket).start_send(Message::Close(Some(normal))).map_err(io::Error::other)?;
+            if !self.over {
+                ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(io::Error::other)?;
+                let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+                Pin::new(&mut self.socket).start_send(Message::Close(Some(normal))).map_err(io::Error::other)?;
+            }
             self.goodbye = Some(Box::pin(tokio::time::sleep(GOODBYE)));
         }
         if self.goodbye.as_mut().is_some_and(|goodbye| goodbye.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ok(()));
         }
+        // The answer to the client's own goodbye is in there, if it was the first to say it.
         ready!(Pin::new(&mut self.socket).poll_flush(cx)).map_err(io::Error::other)?;
-        while ready!(self.next(cx)).is_some() {}
+        while !self.over {
+            ready!(self.next(cx));
+        }
         Poll::Ready(Ok(()))
     }
 }
