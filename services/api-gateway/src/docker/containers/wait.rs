@@ -133,7 +133,8 @@ mod tests {
     fn not_running_holds_for_a_created_one_and_not_while_a_start_is_under_way() {
         assert!(holds(Condition::NotRunning, START, &progress(Desired::Created, 0, Phase::Created, None)));
         let starting = progress(Desired::Running { run: 2 }, 1, Phase::Exited, Some(1));
-        assert!(!holds(Condition::NotRunning, START, &starting));
+        let before = Baseline { finished_at: OffsetDateTime::from_unix_timestamp(1).ok(), ..START };
+        assert!(!holds(Condition::NotRunning, before, &starting));
         assert!(holds(Condition::NotRunning, START, &progress(Desired::Running { run: 1 }, 1, Phase::Exited, Some(1))));
     }
 
