@@ -1,13 +1,15 @@
 #!/bin/bash
 # Other people's suites, as their authors ship them, against a suite of ours: docker-py, bollard, compose.
-# Each finds a Docker socket where it looks for one, /var/run/docker.sock, in a mount namespace of its own;
-# tests/compat/credential.py behind it adds the project's token. tests/compat/expected says what does not
+# Each finds a Docker socket where it looks for one, /var/run/docker.sock, in a mount namespace of its own
+# (or a TCP port, where a client cannot do everything over a socket); tests/compat/credential.py behind
+# it adds the project's token. tests/compat/expected says what does not
 # pass, and why; anything else that fails, and anything on that list that passes, fails the run.
 # Usage: scripts/compat.sh [fetch] [docker-py|bollard|compose]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 wharfage="${WHARFAGE_BIN_DIR:-target/release}/wharfage"
+export COMPAT_PORT=7375
 export COMPAT_DIR="${CARGO_TARGET_DIR:-$root/target}/compat"
 only_fetch=""
 if [ "${1:-}" = fetch ]; then only_fetch=yes; shift; fi
@@ -35,7 +37,7 @@ for suite in "${suites[@]}"; do
     echo "== $suite (all of its output: $log)"
     env -u DOCKER_HOST -u DOCKER_CONFIG COMPAT_HOME="$COMPAT_DIR/home" unshare --mount --propagation private bash -euc '
         mount -t tmpfs -o mode=755 run /run
-        python3 "$1/tests/compat/credential.py" /run/docker.sock "${WHARFAGE_URL#http://}" &
+        python3 "$1/tests/compat/credential.py" /run/docker.sock "$COMPAT_PORT" "${WHARFAGE_URL#http://}" &
         forwarder=$!
         trap "kill $forwarder" EXIT
         while [ ! -S /run/docker.sock ]; do sleep 0.05; done

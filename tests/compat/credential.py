@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A Docker socket for clients that know no credentials: listens on a Unix socket, adds the project's
-token to the head of every request, and passes everything else as it is, hijacked streams and
-half-closed ones included. Usage: WHARFAGE_TOKEN=... credential.py SOCKET HOST:PORT"""
+"""A Docker engine for clients that know no credentials: listens on a Unix socket and a TCP port, adds the
+project's token to the head of every request, and passes everything else as it is, hijacked streams and
+half-closed ones included. Usage: WHARFAGE_TOKEN=... credential.py SOCKET PORT HOST:PORT"""
 
 import asyncio
 import os
@@ -108,7 +108,7 @@ async def serve(address, reader, writer):
     writer.close()
 
 
-async def main(path, address):
+async def main(path, port, address):
     # The event loop alone would not keep them from being collected.
     serving = set()
 
@@ -117,9 +117,10 @@ async def main(path, address):
         serving.add(task)
         task.add_done_callback(serving.discard)
 
-    server = await asyncio.start_unix_server(begin, path, limit=1 << 20)
-    async with server:
-        await server.serve_forever()
+    over_tcp = await asyncio.start_server(begin, "127.0.0.1", int(port), limit=1 << 20)
+    # Last: whoever sees the socket may use both.
+    over_unix = await asyncio.start_unix_server(begin, path, limit=1 << 20)
+    await asyncio.gather(over_tcp.serve_forever(), over_unix.serve_forever())
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2]))
+asyncio.run(main(*sys.argv[1:]))

@@ -20,6 +20,8 @@ case "$1" in
         ignored=$(awk '!/^#/ && NF && $1 !~ /::/ {print "--ignore=" $1}' "$2")
         cd "$source"
         status=0
+        # Over TCP: docker-py attaches over a WebSocket to nothing else.
+        export DOCKER_HOST="tcp://127.0.0.1:$COMPAT_PORT"
         # shellcheck disable=SC2086 # a list of options
         PYTHONPATH="$source" PYTHONDONTWRITEBYTECODE=1 DOCKER_TEST_API_VERSION=1.41 "$dir/venv/bin/python" -m pytest \
             -p no:cacheprovider --no-header --quiet --tb=short --timeout 60 -rA $ignored tests/integration || status=$?

@@ -114,7 +114,7 @@ async fn run(running: Running, config: &ExecStartConfig, client: Client, version
     // Whether there are frames is for the start to say, as with dockerd. What the host sends of an exec
     // that has no terminal has frames already.
     let raw = tty && config.tty;
-    let stream_type = streams::content_type(config.tty, version);
+    let stream_type = streams::content_type(raw, version);
     let id = running.exec.id.clone();
     let has_run = move || Error::Conflict(format!("exec command {id} has already run"));
     let agent = running.gateway.agents.of(&running.container);
