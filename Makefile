@@ -37,9 +37,11 @@ bench:
 	@$(MAKE) --no-print-directory build
 	@scripts/bench.sh
 
-## compat: the suites of other people's clients.
+## compat: the suites of other people's clients, all or SUITE=docker-py|bollard|compose.
 compat:
-	@scripts/compat.sh
+	@scripts/packages.sh test
+	@$(MAKE) --no-print-directory build
+	@scripts/compat.sh $(SUITE)
 
 ## check: formatting, lints, licences and advisories, drift of generated files.
 check:

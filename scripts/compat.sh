@@ -1,40 +1,49 @@
 #!/bin/bash
-# Runs docker-py 6.1.3's own integration suite, as its authors ship it, against a fresh suite of ours:
-# the container, exec and network parts. Prints what passed and what did not; docs/compatibility.md says what
-# is not built yet. The only thing added is the credential, which docker-py has no setting for.
+# Other people's suites, as their authors ship them, against a suite of ours: docker-py, bollard, compose.
+# Each finds a Docker socket where it looks for one, /var/run/docker.sock, in a mount namespace of its own
+# (or a TCP port, where a client cannot do everything over a socket); tests/compat/credential.py behind
+# it adds the project's token. tests/compat/expected says what does not
+# pass, and why; anything else that fails, and anything on that list that passes, fails the run.
+# Usage: scripts/compat.sh [fetch] [docker-py|bollard|compose]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-dir="$PWD/target/compat"
-if [ ! -d "$dir/docker-6.1.3" ]; then
-    mkdir -p "$dir"
-    python3 -m pip download --quiet --disable-pip-version-check --no-binary docker --no-deps --dest "$dir" docker==6.1.3
-    tar -xzf "$dir/docker-6.1.3.tar.gz" -C "$dir"
-fi
-if [ ! -d "$dir/venv" ]; then
-    python3 -m venv "$dir/venv"
-    "$dir/venv/bin/pip" install --quiet --disable-pip-version-check 'requests<2.32' 'urllib3<2' pytest pytest-timeout \
-        websocket-client packaging paramiko
-fi
-cat > "$dir/wharfage_credential.py" <<'P'
-"""Sends the project's token with every request of docker-py."""
-import os
-import requests
+root=$PWD
+wharfage="${WHARFAGE_BIN_DIR:-target/release}/wharfage"
+export COMPAT_PORT=7375
+export COMPAT_DIR="${CARGO_TARGET_DIR:-$root/target}/compat"
+only_fetch=""
+if [ "${1:-}" = fetch ]; then only_fetch=yes; shift; fi
+suites=(docker-py bollard compose)
+if [ -n "${1:-}" ]; then suites=("$1"); fi
+for suite in "${suites[@]}"; do
+    [ -x "tests/compat/$suite.sh" ] || { echo "there is no suite $suite" >&2; exit 2; }
+    "tests/compat/$suite.sh" fetch
+done
+[ -z "$only_fetch" ] || exit 0
 
-send = requests.Session.send
-
-def with_credential(session, request, **options):
-    request.headers["Authorization"] = "Bearer " + os.environ["WHARFAGE_TOKEN"]
-    return send(session, request, **options)
-
-requests.Session.send = with_credential
-P
-target/release/wharfage up --quiet
-trap 'target/release/wharfage down >/dev/null 2>&1' EXIT
-# shellcheck disable=SC1091 # made by `up`
-source .wharfage/env
-for image in busybox hello-world alpine:latest alpine:3.10; do docker pull -q "$image"; done
-cd "$dir/docker-6.1.3"
-PYTHONPATH="$dir:$PWD" DOCKER_TEST_API_VERSION=1.41 "$dir/venv/bin/python" -m pytest -p wharfage_credential -q --timeout 30 \
-    --no-header -rfE tests/integration/api_container_test.py tests/integration/api_exec_test.py \
-    tests/integration/models_containers_test.py tests/integration/api_network_test.py \
-    tests/integration/models_networks_test.py "$@" || true
+$wharfage down >/dev/null 2>&1 || true
+trap '$wharfage down >/dev/null 2>&1 || true' EXIT
+status=0
+for suite in "${suites[@]}"; do
+    $wharfage up --quiet 2>/dev/null # fresh for each: no suite cleans up after itself
+    # shellcheck disable=SC1091 # made by `up`
+    source .wharfage/env
+    for image in $("tests/compat/$suite.sh" images); do docker pull --quiet "$image" >/dev/null; done
+    # What a client keeps at home (docker-py's contexts) is of this run alone.
+    rm -rf "$COMPAT_DIR/home" && mkdir -p "$COMPAT_DIR/home/.docker"
+    echo '{}' > "$COMPAT_DIR/home/.docker/config.json"
+    results="$COMPAT_DIR/$suite.results" log="$COMPAT_DIR/$suite.log"
+    : > "$results"
+    echo "== $suite (all of its output: $log)"
+    env -u DOCKER_HOST -u DOCKER_CONFIG COMPAT_HOME="$COMPAT_DIR/home" unshare --mount --propagation private bash -euc '
+        mount -t tmpfs -o mode=755 run /run
+        python3 "$1/tests/compat/credential.py" /run/docker.sock "$COMPAT_PORT" "${WHARFAGE_URL#http://}" &
+        forwarder=$!
+        trap "kill $forwarder" EXIT
+        while [ ! -S /run/docker.sock ]; do sleep 0.05; done
+        HOME="$COMPAT_HOME" "$1/tests/compat/$2.sh" run "$1/tests/compat/expected/$2.txt" "$3" >"$4" 2>&1
+    ' compat "$root" "$suite" "$results" "$log" || { tail -n 40 "$log"; status=1; }
+    python3 tests/compat/compare.py "$results" "tests/compat/expected/$suite.txt" || status=1
+    $wharfage down >/dev/null 2>&1
+done
+exit $status

@@ -209,3 +209,28 @@ fn another_projects_files_do_not_exist() {
     }
     docker.remove(&[&name]);
 }
+
+#[test]
+fn the_volumes_of_a_container_that_does_not_run_are_reached_where_it_would_have_them() {
+    let docker = Suite::here().docker();
+    let client = Client::new();
+    let (name, reader, volume) = (unique("cp-volumes"), unique("cp-read-only"), unique("cp-data"));
+    let (data, filled) = (format!("{volume}:/data/inner"), format!("{volume}-etc:/etc"));
+    let _ = docker.ok(&["create", "--name", &name, "-v", &data, "-v", &filled, "busybox", "cat", "/data/inner/file"]);
+    let at = |path: &str| format!("{name}:{path}");
+    docker.ok(&["cp", &at("/etc/passwd"), &client.path("passwd")]);
+    assert!(client.read("passwd").contains("root:x:0:0"), "filled from the image before the first start");
+    docker.ok(&["cp", &client.path("src/file"), &at("/data/inner/")]);
+    assert_eq!(docker.ok(&["start", "-a", &name]), "hello", "what went in before the start");
+    docker.ok(&["cp", &at("/data/inner/file"), &client.path("out")]);
+    assert_eq!(client.read("out"), "hello\n", "after its end");
+    assert!(!docker.ok(&["diff", &name]).contains("/data/inner/file"), "the volume's file is not the container's");
+    let sealed = format!("{volume}:/data/inner:ro");
+    let _ = docker.ok(&["create", "--name", &reader, "-v", &sealed, "busybox", "true"]);
+    docker.ok(&["cp", &format!("{reader}:/data/inner/file"), &client.path("again")]);
+    let refused = docker.run(&["cp", &client.path("src/file"), &format!("{reader}:/data/inner/")]);
+    assert!(refused.code != 0 && refused.stderr.contains("mounted volume is marked read-only"), "{refused:?}");
+    docker.remove(&[&name, &reader]);
+    // Nothing of the looks holds them.
+    docker.ok(&["volume", "rm", &volume, &format!("{volume}-etc")]);
+}

@@ -167,3 +167,14 @@ fn whatever_ends_it_a_container_with_rm_is_removed() {
         eventually("it is gone", Duration::from_secs(10), || docker.run(&["inspect", name]).code != 0);
     }
 }
+
+#[test]
+fn a_wait_ends_with_an_exit_although_the_policy_starts_it_again() {
+    let docker = Suite::here().docker();
+    let name = unique("waited-for");
+    let _ = docker.ok(&["run", "-d", "--name", &name, "--restart", "always", "busybox", "sh", "-c", "sleep 1; exit 5"]);
+    let began = Instant::now();
+    assert_eq!(docker.ok(&["wait", &name]), "5");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    docker.remove(&[&name]);
+}

@@ -6,6 +6,7 @@
 //! file system is entered; owners pass through [`owners`] both ways; no program is run; nothing is
 //! held whole in memory ([`pipe`]); every piece of work has a thread and a slot of its own ([`slots`]).
 
+mod at_rest;
 pub(crate) mod changes;
 mod layer;
 mod lookup;

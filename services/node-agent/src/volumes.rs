@@ -128,31 +128,23 @@ impl Volumes {
         self.let_go(&Holder::Container(container.clone()))
     }
 
-    /// Mounts a container's volumes below `root`, where its root file system is mounted in a mount
-    /// namespace or place of the caller's own: for looking into a container that does not run. They
-    /// stay held until the answer is dropped; unmounting is the caller's.
+    /// A container's volumes to look into while it does not run: held until the answer is dropped, and
+    /// mounted nowhere yet.
     ///
     /// # Errors
     /// In words the tenant may see.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for copying files out of and into stopped containers"))]
-    pub(crate) fn mount_under(
-        &self,
-        plan: &PlannedContainer,
-        project: Option<&Project>,
-        root: &Path,
-    ) -> io::Result<Look> {
+    pub(crate) fn look(&self, plan: &PlannedContainer, project: Option<&Project>) -> io::Result<Look> {
         let number = {
             let mut book = locked(&self.0.book);
             book.looks += 1;
             book.looks
         };
-        let look = Look { volumes: self.clone(), number };
+        let mut look = Look { volumes: self.clone(), number, trees: Vec::new() };
         let mut mounts: Vec<&VolumeMount> = plan.spec.volumes.iter().collect();
         mounts.sort_by_key(|mount| mount.path.split('/').count());
         for mount in mounts {
             let tree = self.detached(plan.project, project, mount, Holder::Look(number));
-            let put = tree.and_then(|tree| stage::put_inside(&tree, root, &mount.path, mount.read_only));
-            put.map_err(|e| named(mount, &e))?;
+            look.trees.push((tree.map_err(|e| named(mount, &e))?, mount.clone()));
         }
         Ok(look)
     }
@@ -281,6 +273,22 @@ impl Volume {
 pub(crate) struct Look {
     volumes: Volumes,
     number: u64,
+    /// Those nearest to the root first.
+    trees: Vec<(OwnedFd, VolumeMount)>,
+}
+
+impl Look {
+    /// Mounts them below `root`, where the container's root file system is mounted in a mount namespace
+    /// or place of the caller's own; unmounting is the caller's.
+    ///
+    /// # Errors
+    /// In words the tenant may see.
+    pub(crate) fn mount_under(&self, root: &Path) -> io::Result<()> {
+        for (tree, mount) in &self.trees {
+            stage::put_inside(tree, root, &mount.path, mount.read_only).map_err(|e| named(mount, &e))?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Look {

@@ -28,6 +28,13 @@ pub(super) const NAMES: [(&str, &str); 12] = [
     ("fussybeaver/uhttpd", "latest"),
 ];
 
+/// Who lives in an image of Alpine; other people's suites run programs as `postgres`.
+const ALPINE_USERS: &str = "root:x:0:0:root:/root:/bin/sh\nbin:x:1:1:bin:/bin:/sbin/nologin\n\
+     daemon:x:2:2:daemon:/sbin:/sbin/nologin\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n\
+     nobody:x:65534:65534:nobody:/:/sbin/nologin\n";
+const ALPINE_GROUPS: &str = "root:x:0:root\nbin:x:1:root,bin,daemon\ndaemon:x:2:root,bin,daemon\n\
+     postgres:x:70:\nnobody:x:65534:\n";
+
 const HELLO: &str = r#"#!/bin/busybox sh
 cat <<'END'
 
@@ -99,13 +106,15 @@ pub(super) fn all(busybox: &[u8], applets: &[String]) -> Result<Vec<Image>> {
         index("busybox", &["multi"], vec![("amd64", latest), ("arm64", other)]),
         single("busybox", &["zstd"], platform("amd64", &labelled("zstd"), &[zstd])),
         single("busybox", &["tar"], platform("amd64", &labelled("tar"), &[tar])),
-        single("hello-world", &["latest", "linux"], platform("amd64", &hello, &[hello_layer(busybox)?])),
+        single("hello-world", &["latest"], platform("amd64", &hello, &[hello_layer(busybox, HELLO)?])),
+        // Some suites compare the greeting with that of the image whose place this takes.
+        single("hello-world", &["linux"], platform("amd64", &hello, &[hello_layer(busybox, &docker_hello())?])),
         single("httpd", &["latest"], platform("amd64", &website, &[base.clone(), website_layer()?])),
         // Each tag is an image of its own: removing one must not untag another.
-        single("alpine", &["latest"], platform("amd64", &shell, &[base.clone(), release_layer("3.20.0")?])),
-        single("alpine", &["3.10"], platform("amd64", &shell, &[base.clone(), release_layer("3.10.9")?])),
-        single("ubuntu", &["latest"], platform("amd64", &shell, &[base.clone(), release_layer("ubuntu")?])),
-        single("fussybeaver/uhttpd", &["latest"], platform("amd64", &website, &[base, release_layer("uhttpd")?])),
+        single("alpine", &["latest"], platform("amd64", &shell, &[base.clone(), alpine_layer("3.20.0")?])),
+        single("alpine", &["3.10"], platform("amd64", &shell, &[base.clone(), alpine_layer("3.10.9")?])),
+        single("ubuntu", &["latest"], platform("amd64", &shell, &[base.clone(), ubuntu_layer()?])),
+        single("fussybeaver/uhttpd", &["latest"], platform("amd64", &website, &[base, uhttpd_layer()?])),
     ])
 }
 
@@ -135,13 +144,17 @@ fn busybox_layer(busybox: &[u8], applets: &[String], packing: Packing) -> Result
     tree.pack(packing)
 }
 
-fn hello_layer(busybox: &[u8]) -> Result<Layer> {
+fn docker_hello() -> String {
+    HELLO.replace("Hello from Wharfage!", "Hello from Docker!")
+}
+
+fn hello_layer(busybox: &[u8], program: &str) -> Result<Layer> {
     let mut tree = Tree::new();
     tree.directory("bin", 0o755)?;
     tree.file("bin/busybox", 0o755, busybox)?;
     tree.symlink("bin/cat", "busybox")?;
     tree.symlink("bin/sh", "busybox")?;
-    tree.file("hello", 0o755, HELLO.as_bytes())?;
+    tree.file("hello", 0o755, program.as_bytes())?;
     tree.pack(Packing::Gzip)
 }
 
@@ -153,12 +166,33 @@ fn website_layer() -> Result<Layer> {
     tree.pack(Packing::Gzip)
 }
 
-fn release_layer(release: &str) -> Result<Layer> {
+fn alpine_layer(release: &str) -> Result<Layer> {
     let mut tree = Tree::new();
-    tree.directory("var", 0o755)?;
-    tree.directory("var/www", 0o755)?;
-    tree.directory("etc", 0o755)?;
+    for path in ["etc", "var", "var/lib", "var/lib/postgresql", "var/opt"] {
+        tree.directory(path, 0o755)?;
+    }
     tree.file("etc/alpine-release", 0o644, format!("{release}\n").as_bytes())?;
+    tree.file("etc/passwd", 0o644, ALPINE_USERS.as_bytes())?;
+    tree.file("etc/group", 0o644, ALPINE_GROUPS.as_bytes())?;
+    tree.pack(Packing::Gzip)
+}
+
+fn ubuntu_layer() -> Result<Layer> {
+    let mut tree = Tree::new();
+    tree.directory("etc", 0o755)?;
+    tree.file("etc/lsb-release", 0o644, b"DISTRIB_ID=Ubuntu\n")?;
+    tree.pack(Packing::Gzip)
+}
+
+/// A web server under the path and with the options that its namesake has.
+fn uhttpd_layer() -> Result<Layer> {
+    let mut tree = Tree::new();
+    for path in ["etc", "etc/config", "usr", "usr/sbin", "var", "var/www", "www"] {
+        tree.directory(path, 0o755)?;
+    }
+    tree.file("usr/sbin/run_uhttpd", 0o755, b"#!/bin/sh\nexec httpd \"$@\"\n")?;
+    tree.file("etc/config/uhttpd", 0o644, b"\nconfig uhttpd main\n\toption home /www\n")?;
+    tree.file("www/index.html", 0o644, b"<html><body>uhttpd</body></html>\n")?;
     tree.pack(Packing::Gzip)
 }
 

@@ -19,7 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     body::{DockerResponse, json as reply},
     headers::SERVER_VERSION,
-    version,
+    version::{self, RequestedVersion},
 };
 use crate::{Gateway, auth::Project};
 
@@ -27,18 +27,10 @@ use crate::{Gateway, auth::Project};
 const KERNEL: &str = "linux";
 
 /// Limits a container may be given; without them clients warn that a limit is ignored.
-const LIMITS_HONOURED: [&str; 10] = [
-    "MemoryLimit",
-    "SwapLimit",
-    "CpuCfsPeriod",
-    "CpuCfsQuota",
-    "CPUShares",
-    "CPUSet",
-    "PidsLimit",
-    "IPv4Forwarding",
-    "BridgeNfIptables",
-    "BridgeNfIp6tables",
-];
+const LIMITS_HONOURED: [&str; 8] =
+    ["MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit", "IPv4Forwarding"];
+/// As above, for clients before API 1.50, which dropped them.
+const BRIDGE_FILTERS: [&str; 2] = ["BridgeNfIptables", "BridgeNfIp6tables"];
 
 /// Without a credential.
 pub(crate) fn open_routes() -> OpenApiRouter<Gateway> {
@@ -154,13 +146,13 @@ fn arch() -> &'static str {
 /// Show the project as if it were a Docker host
 #[utoipa::path(get, path = "/info", operation_id = "SystemInfo", tag = "System",
     responses((status = 200, description = "The project as a host; see Docker's own reference", body = Object)))]
-async fn info(State(gateway): State<Gateway>, Project(scope): Project) -> DockerResponse {
+async fn info(State(gateway): State<Gateway>, Project(scope): Project, version: RequestedVersion) -> DockerResponse {
     let mut tx = gateway.store.project_tx(&scope).await?;
     let summary = tx.summary().await?;
     drop(tx);
     let capacity = gateway.store.fleet_capacity().await?;
     let now = gateway.clock.now().format(&Rfc3339).unwrap_or_default();
-    let mut document = host_facts();
+    let mut document = host_facts(version);
     if let Value::Object(document) = &mut document {
         document.extend(LIMITS_HONOURED.map(|key| (key.to_owned(), json!(true))));
         document.extend(counted(&scope.project().to_string(), summary, capacity, &now));
@@ -184,8 +176,18 @@ fn counted(project: &str, has: ProjectSummary, fleet: FleetCapacity, now: &str) 
     .map(|(key, value)| (key.to_owned(), value))
 }
 
-/// What is the same for everybody.
-fn host_facts() -> Value {
+/// What is the same for everybody, in the shape of the version asked for.
+fn host_facts(version: RequestedVersion) -> Value {
+    let mut facts = newest_facts();
+    if let Value::Object(facts) = &mut facts
+        && !version.at_least(50)
+    {
+        facts.extend(BRIDGE_FILTERS.map(|key| (key.to_owned(), json!(true))));
+    }
+    facts
+}
+
+fn newest_facts() -> Value {
     let runc = json!({ "path": "runc" });
     json!({
         "Name": "wharfage",
@@ -197,7 +199,12 @@ fn host_facts() -> Value {
         "KernelVersion": KERNEL,
         "Driver": "overlay2",
         "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
-        "Plugins": { "Volume": [], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"] },
+        "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"] },
+        // What dockerd counts of itself: here it would be of a process that all tenants share.
+        "Debug": false, "NFd": 0, "NGoroutines": 0, "NEventsListener": 0,
+        "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
+        // Refused at create.
+        "OomKillDisable": false,
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "1",
@@ -230,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_keys_that_clients_read_are_there() {
-        let facts = host_facts();
+        let facts = host_facts(RequestedVersion(version::MAX));
         for key in [
             "OperatingSystem",
             "ServerVersion",
@@ -240,10 +247,14 @@ mod tests {
             "Runtimes",
             "DefaultRuntime",
             "Swarm",
+            "Debug",
         ] {
             assert!(facts.get(key).is_some_and(|value| !value.is_null()), "{key}");
         }
         assert_eq!(facts["Swarm"]["LocalNodeState"], "inactive");
+        assert!(facts.get("BridgeNfIptables").is_none(), "1.50 dropped it");
+        let old = host_facts(RequestedVersion(version::ApiVersion::one(41)));
+        assert_eq!(old["BridgeNfIptables"], true);
     }
 
     #[test]

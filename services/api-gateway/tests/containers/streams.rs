@@ -188,6 +188,32 @@ async fn an_exec_runs_once_and_tells_its_code() {
 }
 
 #[tokio::test]
+async fn whether_an_exec_has_frames_is_for_its_start_to_say() {
+    let fleet = Fleet::new("exec_frames").await;
+    fleet.create("box", &["sleep"], json!({})).await;
+    assert_eq!(fleet.start("box").await.status, 204);
+    let body = json!({"Cmd": ["sh"], "Tty": true, "AttachStdin": true, "AttachStdout": true});
+    let made = fleet.call("POST", "/containers/box/exec", Some(body)).await;
+    let id = made.json()["Id"].as_str().expect("an id").to_owned();
+    let (head, mut stream) = fleet.hijack(&format!("/exec/{id}/start"), "{\"Detach\":false,\"Tty\":false}", true).await;
+    assert!(head.contains("application/vnd.docker.multiplexed-stream"), "{head}");
+    stream.write_all(b"in").await.expect("write");
+    let said = frame(b"hello");
+    let mut seen = Vec::new();
+    while seen.len() < said.len() {
+        let mut head = [0; 8];
+        stream.read_exact(&mut head).await.expect("a frame");
+        assert_eq!(head[..4], [1, 0, 0, 0]);
+        let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        let mut payload = vec![0; usize::try_from(length).expect("small")];
+        stream.read_exact(&mut payload).await.expect("its payload");
+        seen.extend(payload);
+    }
+    seen.truncate(said.len());
+    assert_eq!(seen, said, "what the terminal says, in frames of stdout");
+}
+
+#[tokio::test]
 async fn an_exec_that_cannot_start_is_told_in_the_stream() {
     let fleet = Fleet::new("exec_missing").await;
     fleet.create("box", &["sleep"], json!({})).await;

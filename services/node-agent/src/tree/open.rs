@@ -2,7 +2,7 @@
 //! process, any other through its root file system, mounted for the time. Work is done on a thread of
 //! its own, with a slot taken; the mount is given back when the last of it ends.
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
+use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use chassis::axum::body::Body;
 use contract::host::{PROJECT_IDS, PlannedContainer};
@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstat, fstatvfs, openat};
 use tokio::sync::oneshot;
 
 use super::{
+    at_rest,
     owners::Owners,
     pipe::{self, ChunkReader, ChunkWriter, Chunks},
     root::Root,
@@ -20,7 +21,11 @@ use crate::{
     host::SharedHost,
     keeper::{Handle, with_rootfs},
     rootfs::Visit,
+    tenancy::Project,
 };
+
+/// How long a first preparation is waited for: image's files may have to be copied into volumes.
+const PREPARED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A container's file system, open.
 pub(crate) struct Tree {
@@ -52,6 +57,7 @@ pub(crate) async fn open(host: &SharedHost, keeper: &Handle) -> Result<Opened> {
         Some(layers) => layers,
         None => host.images.ensure(&plan.image).await.map_err(Error::Failed)?,
     };
+    prepared(keeper, &plan).await?;
     let pid = {
         let observed = keeper.observed();
         let observed = observed.borrow();
@@ -63,11 +69,12 @@ pub(crate) async fn open(host: &SharedHost, keeper: &Handle) -> Result<Opened> {
         let visit = with_rootfs(&host, &plan, &layers, |rootfs| keeper.hold.visit(rootfs, &host.trash));
         let visit = Arc::new(visit.map_err(|e| mount_failed(&keeper, &e))?);
         let project = host.tenancy.project_of(&plan).map_err(Error::internal)?;
-        let owners = project.map_or(Owners::IDENTITY, |p| Owners::shifted(p.root_id(), PROJECT_IDS));
+        let owners = project.as_ref().map_or(Owners::IDENTITY, |p| Owners::shifted(p.root_id(), PROJECT_IDS));
         let running = pid.and_then(|pid| Root::of_process(pid, &host.cgroup_path(&keeper.id), visit.clone()).ok());
         let root = match running {
             Some(root) => root,
-            None => at_rest(owners.clone(), &visit).map_err(Error::internal)?,
+            None => resting(&host, &plan, project.as_deref(), owners.clone(), &visit)
+                .map_err(|error| Error::Failed(error.to_string()))?,
         };
         Ok(Opened { tree: Tree { root, plan, layers, dir, owners, visit }, slot })
     })
@@ -81,10 +88,33 @@ fn mount_failed(keeper: &Handle, error: &io::Error) -> Error {
     Error::internal(error)
 }
 
-/// The file system of a container that does not run. What a run would mount into it (volumes) is to
-/// be mounted here, privately.
-fn at_rest(owners: Owners, visit: &Arc<Visit>) -> io::Result<Root> {
-    Root::mounted(visit.rootfs(), owners, Some(visit.clone()))
+/// The file system of a container that does not run, with its volumes.
+fn resting(
+    host: &SharedHost,
+    plan: &PlannedContainer,
+    project: Option<&Project>,
+    owners: Owners,
+    visit: &Arc<Visit>,
+) -> io::Result<Root> {
+    if plan.spec.volumes.is_empty() {
+        return Root::mounted(visit.rootfs(), owners, Some(visit.clone()));
+    }
+    let look = host.volumes.look(plan, project)?;
+    at_rest::open(owners, visit.clone(), look, project.map_or(0, Project::root_id))
+}
+
+/// Before the first preparation is over, volumes lack what the image has for them.
+async fn prepared(keeper: &Handle, plan: &PlannedContainer) -> Result<()> {
+    if plan.spec.volumes.is_empty() {
+        return Ok(());
+    }
+    let mut observed = keeper.observed();
+    let done = observed.wait_for(|seen| seen.progress.phase >= Phase::Created || seen.prepare_error.is_some());
+    match tokio::time::timeout(PREPARED_WITHIN, done).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(Error::NotFound(format!("No such container: {}", keeper.id))),
+        Err(_) => Err(Error::Unavailable("the container is still being prepared; try again".into())),
+    }
 }
 
 impl Tree {

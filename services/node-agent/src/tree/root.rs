@@ -19,7 +19,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::owners::Owners;
+use super::{at_rest::Space, owners::Owners};
 use crate::rootfs::Visit;
 
 /// A directory to resolve names in; gives no right to read it.
@@ -45,6 +45,8 @@ const ADMITTED: [i64; 9] = [
 pub(crate) struct Root {
     dir: OwnedFd,
     owners: Owners,
+    // Before the visit: its mounts go first.
+    _space: Option<Space>,
     // The mount stays as long as the root is open.
     _visit: Option<std::sync::Arc<Visit>>,
 }
@@ -75,7 +77,7 @@ impl Root {
         }
         let owners = Owners::of_maps(&read_small(&process, "uid_map")?, &read_small(&process, "gid_map")?)?;
         let dir = openat(&process, "root", DIRECTORY, Mode::empty())?;
-        Ok(Self { dir, owners, _visit: Some(visit) })
+        Ok(Self { dir, owners, _space: None, _visit: Some(visit) })
     }
 
     /// A mounted root file system, without what a run mounts into it.
@@ -83,7 +85,13 @@ impl Root {
     /// # Errors
     /// It is not there.
     pub(crate) fn mounted(rootfs: &Path, owners: Owners, visit: Option<std::sync::Arc<Visit>>) -> io::Result<Self> {
-        Ok(Self { dir: openat(CWD, rootfs, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?, owners, _visit: visit })
+        let dir = openat(CWD, rootfs, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Self { dir, owners, _space: None, _visit: visit })
+    }
+
+    /// A root in a mount namespace of its own.
+    pub(super) fn private(dir: OwnedFd, owners: Owners, visit: std::sync::Arc<Visit>, space: Space) -> Self {
+        Self { dir, owners, _space: Some(space), _visit: Some(visit) }
     }
 
     /// How its owners are to be read and set.

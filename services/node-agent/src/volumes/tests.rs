@@ -275,7 +275,8 @@ fn one_can_look_into_the_volumes_of_a_container_that_does_not_run() {
     symlink("/srv", root.join("link")).expect("link");
     let inner = VolumeMount { path: "/link/data".into(), ..mount(VolumeBacking::Sized { size_bytes: 16 << 20 }) };
     let one = plan(1, vec![inner]);
-    let look = host.volumes.mount_under(&one, None, &root).expect("mounts");
+    let look = host.volumes.look(&one, None).expect("holds");
+    look.mount_under(&root).expect("mounts");
     fs::write(root.join("srv/data/x"), "seen").expect("through the volume");
     rustix::mount::unmount(root.join("srv/data"), rustix::mount::UnmountFlags::DETACH).expect("unmounts");
     drop(look);

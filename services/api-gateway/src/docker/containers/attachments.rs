@@ -1,6 +1,6 @@
 //! Which networks a container shall be on, and how: what create and connect take of it.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use model::{ContainerId, Error, NETWORKS_PER_CONTAINER, Result};
 use serde_json::{Value, json};
@@ -9,6 +9,8 @@ use store::{NetworkRecord, NewEndpoint, ProjectTx};
 use super::body::{CreateBody, EndpointConfig};
 use crate::docker::networks;
 
+/// Options of an endpoint that dockerd's own drivers know, of any prefix: they would have an effect there.
+const KNOWN_OPTIONS: [&str; 2] = ["com.docker.network.", "com.docker.lb."];
 /// Names of one container on one network.
 const ALIASES_MAX: usize = 64;
 const ALIAS_BYTES_MAX: usize = 255;
@@ -62,19 +64,42 @@ pub(super) fn wanted(body: &CreateBody) -> Result<Vec<Wanted>> {
         wanted.push(Wanted { reference: mode.to_owned(), config: EndpointConfig::default() });
     }
     wanted.sort_by_key(|one| one.reference != mode);
-    wanted.iter().try_for_each(|one| check(&one.reference, &one.config))?;
+    for one in &wanted {
+        let known = one.config.driver_opts.keys().find(|key| KNOWN_OPTIONS.iter().any(|known| key.starts_with(known)));
+        if let Some(option) = known {
+            return Err(unbuilt(&one.reference, &format!("DriverOpts {option:?}")));
+        }
+        // No driver knows the others, here as with dockerd.
+        check(&one.reference, &EndpointConfig { driver_opts: BTreeMap::new(), ..one.config.clone() })?;
+    }
     Ok(wanted)
+}
+
+/// Options that no driver here or of dockerd's knows, network by network: shown, and without effect.
+pub(super) fn without_effect(wanted: &[Wanted], warnings: &mut Vec<String>) -> BTreeMap<String, Value> {
+    let given = wanted.iter().filter(|one| !one.config.driver_opts.is_empty());
+    given
+        .map(|one| {
+            let names: Vec<&str> = one.config.driver_opts.keys().map(String::as_str).collect();
+            warnings.push(format!("EndpointsConfig.{}.DriverOpts: {} has no effect", one.reference, names.join(", ")));
+            (one.reference.clone(), json!(one.config.driver_opts))
+        })
+        .collect()
+}
+
+fn unbuilt(network: &str, field: &str) -> Error {
+    Error::NotImplemented(format!("EndpointsConfig.{network}.{field} is not built yet on Wharfage"))
 }
 
 /// Refuses by name what no network here has.
 pub(crate) fn check(network: &str, config: &EndpointConfig) -> Result<()> {
-    let unbuilt = [
+    let fields = [
         ("MacAddress", !config.mac_address.is_empty()),
         ("Links", !config.links.is_empty()),
         ("DriverOpts", !config.driver_opts.is_empty()),
     ];
-    if let Some((field, _)) = unbuilt.into_iter().find(|(_, given)| *given) {
-        return Err(Error::NotImplemented(format!("EndpointsConfig.{network}.{field} is not built yet on Wharfage")));
+    if let Some((field, _)) = fields.into_iter().find(|(_, given)| *given) {
+        return Err(unbuilt(network, field));
     }
     let bad =
         |alias: &&String| alias.is_empty() || alias.len() > ALIAS_BYTES_MAX || alias.contains(char::is_whitespace);
@@ -187,5 +212,19 @@ mod tests {
         assert!(references(json!({"HostConfig": {"NetworkMode": "none"}})).expect("fine").is_empty());
         let both = json!({"HostConfig": {"NetworkMode": "none"}, "NetworkingConfig": {"EndpointsConfig": {"n1": {}}}});
         assert!(references(both).is_err());
+    }
+
+    #[test]
+    fn options_that_no_driver_knows_are_named_and_shown_and_those_of_dockers_are_refused() {
+        let of = |option: &str| {
+            let body = json!({"NetworkingConfig": {"EndpointsConfig": {"n1": {"DriverOpts": {option: "on"}}}}});
+            wanted(&typed::<CreateBody>(body).expect("parses"))
+        };
+        let mut warnings = Vec::new();
+        let shown = without_effect(&of("org.example.x").expect("taken"), &mut warnings);
+        assert_eq!(warnings, ["EndpointsConfig.n1.DriverOpts: org.example.x has no effect"]);
+        assert_eq!(shown["n1"], json!({"org.example.x": "on"}));
+        let refused = of("com.docker.network.endpoint.sysctls").expect_err("refused").to_string();
+        assert!(refused.contains("com.docker.network.endpoint.sysctls"), "{refused}");
     }
 }

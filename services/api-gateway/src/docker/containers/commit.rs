@@ -106,12 +106,16 @@ async fn upload(
     gateway: &Gateway,
     scope: ProjectScope,
     container: &ContainerRecord,
-    freeze: bool,
+    mut freeze: bool,
 ) -> Result<LayerDescriptor> {
     let agent = gateway.agents.of(container)?.with_timeout(PATIENCE);
     let id = container.id.as_str();
     if freeze {
-        pause::set(gateway, scope, id, true).await?;
+        match pause::set(gateway, scope, id, true).await {
+            // It has ended meanwhile: it stands still by itself.
+            Err(Error::Conflict(_)) => freeze = false,
+            done => done?,
+        }
     }
     let stored = async {
         let path = format!("{CONTAINERS}/{id}/layer");

@@ -95,7 +95,11 @@ async fn write(
     let image = tx.resolve_image(&body.config.image).await?;
     check_platform(platform, &image.os, &image.architecture, &body.config.image)?;
     let defaults = image_defaults::parse(&image.config)?;
-    let Translated { mut spec, volumes: wanted, shared, warnings } = translate::translate(body, &defaults)?;
+    let Translated { mut spec, volumes: wanted, shared, mut warnings } = translate::translate(body, &defaults)?;
+    let options = attachments::without_effect(&networks, &mut warnings);
+    if !options.is_empty() {
+        spec.shown.insert("DriverOpts".into(), json!(options));
+    }
     let made = volumes::fill(gateway, &mut tx, &mut spec, wanted, shared).await?;
     let mut container = blank(gateway, image.id, spec);
     insert(&mut tx, &mut container, name).await?;

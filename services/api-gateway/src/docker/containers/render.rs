@@ -228,7 +228,7 @@ fn endpoint_object(container: &ContainerRecord, endpoint: Option<&EndpointRecord
         "IPAMConfig": fixed.map_or_else(|| if named.is_some() { json!({}) } else { Value::Null }, |e| json!({"IPv4Address": e.ip})),
         "Links": null,
         "Aliases": endpoint.filter(|e| !e.aliases.is_empty()).map(|e| &e.aliases),
-        "DriverOpts": null,
+        "DriverOpts": endpoint.and_then(|e| driver_options(&container.spec, e)),
         "GwPriority": endpoint.map_or(0, |e| e.gw_priority),
         "NetworkID": endpoint.map_or("", |e| e.network.as_str()),
         "EndpointID": live.map(|e| endpoint_id(&container.id, &e.network)).unwrap_or_default(),
@@ -241,6 +241,12 @@ fn endpoint_object(container: &ContainerRecord, endpoint: Option<&EndpointRecord
         "GlobalIPv6PrefixLen": 0,
         "DNSNames": named.map(|e| names_on(container, e)),
     })
+}
+
+/// As they were given, by the network's name or id.
+fn driver_options<'s>(spec: &'s ContainerSpec, endpoint: &EndpointRecord) -> Option<&'s Value> {
+    let given = spec.shown.get("DriverOpts")?;
+    given.get(&endpoint.network_name).or_else(|| given.get(endpoint.network.as_str()))
 }
 
 /// What the container answers to on a network, each name once.

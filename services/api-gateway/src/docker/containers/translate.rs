@@ -114,7 +114,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         dns_options: settings::short_list(&host.dns_options, "DnsOptions")?,
         dns_search: settings::short_list(&host.dns_search, "DnsSearch")?,
         runtime: String::new(),
-        shown: shown(body, mounts.declared, check.as_ref(), shell),
+        shown: shown(body, image, mounts.declared, check.as_ref(), shell),
     };
     check_size(&spec)?;
     Ok(Translated { spec, volumes: mounts.volumes, shared: mounts.shared, warnings })
@@ -160,6 +160,7 @@ fn restart(host: &HostConfig) -> Result<RestartPolicy> {
 /// The client's own document, for inspect. Only what is not a default is kept.
 fn shown(
     body: &CreateBody,
+    image: &ImageConfig,
     declared_volumes: BTreeMap<String, Value>,
     check: Option<&Healthcheck>,
     shell: &[String],
@@ -188,6 +189,10 @@ fn shown(
     }
     if !declared_volumes.is_empty() {
         rest.insert("Volumes".into(), declared_volumes.into_iter().collect());
+    }
+    if config.env.iter().any(|entry| !entry.contains('=')) {
+        // Names alone are not in the container, and are shown nevertheless.
+        rest.insert("Env".into(), command::shown_environment(&config.env, &image.env).into());
     }
     if !config.on_build.is_empty() {
         rest.insert("OnBuild".into(), config.on_build.clone().into());

@@ -86,9 +86,12 @@ fn holds(condition: Condition, baseline: Baseline, progress: &ContainerProgress)
     if progress.removed || observed.progress.phase == Phase::Removed {
         return true;
     }
+    // Whoever waits is told of every exit, also of one after which it is started again.
+    let has_exited = observed.exit.as_ref().map(|exit| exit.finished_at) != baseline.finished_at;
     match condition {
         Condition::Removed => false,
-        Condition::NextExit => observed.exit.as_ref().map(|exit| exit.finished_at) != baseline.finished_at,
+        Condition::NextExit => has_exited,
+        Condition::NotRunning if has_exited => true,
         Condition::NotRunning => match &progress.desired {
             Desired::Created => true,
             Desired::Removed => observed.progress.phase == Phase::Exited || observed.progress.run == 0,
@@ -130,8 +133,21 @@ mod tests {
     fn not_running_holds_for_a_created_one_and_not_while_a_start_is_under_way() {
         assert!(holds(Condition::NotRunning, START, &progress(Desired::Created, 0, Phase::Created, None)));
         let starting = progress(Desired::Running { run: 2 }, 1, Phase::Exited, Some(1));
-        assert!(!holds(Condition::NotRunning, START, &starting));
+        let before = Baseline { finished_at: OffsetDateTime::from_unix_timestamp(1).ok(), ..START };
+        assert!(!holds(Condition::NotRunning, before, &starting));
         assert!(holds(Condition::NotRunning, START, &progress(Desired::Running { run: 1 }, 1, Phase::Exited, Some(1))));
+    }
+
+    #[test]
+    fn not_running_holds_once_it_has_exited_although_its_policy_starts_it_again() {
+        let always = Baseline { policy: RestartPolicy::Always, ..START };
+        let mut again = progress(Desired::Running { run: 1 }, 1, Phase::Running, None);
+        again.observed.progress.restart = 1;
+        assert!(!holds(Condition::NotRunning, always, &again), "no exit was seen");
+        let exited = progress(Desired::Running { run: 1 }, 1, Phase::Running, Some(2));
+        assert!(holds(Condition::NotRunning, always, &exited));
+        let before = Baseline { finished_at: OffsetDateTime::from_unix_timestamp(2).ok(), ..always };
+        assert!(!holds(Condition::NotRunning, before, &exited), "that was an exit before the wait");
     }
 
     #[test]

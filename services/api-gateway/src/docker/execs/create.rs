@@ -36,6 +36,8 @@ pub(crate) struct ExecConfig {
     attach_stdin: bool,
     attach_stderr: bool,
     attach_stdout: bool,
+    // docker-py writes it so; dockerd takes any spelling.
+    #[serde(alias = "detachKeys")]
     detach_keys: String,
     env: Vec<String>,
     working_dir: String,

@@ -15,6 +15,7 @@ use model::{Error, ExecId, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{ContainerRecord, ExecRecord, ProjectScope};
+use tokio_util::either::Either;
 use utoipa::ToSchema;
 
 use super::{StoredExec, action};
@@ -26,7 +27,7 @@ use crate::{
         body,
         containers::{recorded, state, typed},
         error::{DockerError, empty, refused},
-        streams::{self, Client, DetachKeys, Input},
+        streams::{self, Client, DetachKeys, Framed, Input},
         version::RequestedVersion,
     },
 };
@@ -110,8 +111,12 @@ struct Running {
 async fn run(running: Running, config: &ExecStartConfig, client: Client, version: RequestedVersion) -> Response {
     let path = format!("{EXECS}/{}/start", running.exec.id);
     let tty = running.exec.spec.start.tty;
-    let stream_type = streams::content_type(config.tty || tty, version);
-    let has_run = || Error::Conflict(format!("exec command {} has already run", running.exec.id));
+    // Whether there are frames is for the start to say, as with dockerd. What the host sends of an exec
+    // that has no terminal has frames already.
+    let raw = tty && config.tty;
+    let stream_type = streams::content_type(raw, version);
+    let id = running.exec.id.clone();
+    let has_run = move || Error::Conflict(format!("exec command {id} has already run"));
     let agent = running.gateway.agents.of(&running.container);
     if config.detach {
         let started = match agent {
@@ -124,24 +129,24 @@ async fn run(running: Running, config: &ExecStartConfig, client: Client, version
             Err(error) => DockerError(error).into_response(),
         };
     }
-    let stream = match agent {
-        _ if !running.claimed => Err(has_run()),
-        Ok(agent) => agent
-            .upgrade(&path, STREAM_PROTOCOL, None::<&()>, Some(&running.exec.spec.start))
-            .await
-            .map_err(tenant_error),
-        Err(error) => Err(error),
-    };
-    match stream {
-        Err(error) => client.tell(&error.public_message(), tty, stream_type),
-        Ok(stream) => {
-            let keys = DetachKeys::parse(&running.exec.spec.detach_keys).ok();
-            let typed_at = tty && running.exec.spec.start.attach_stdin;
-            let input = Input { keys: keys.filter(|_| typed_at), ends_stream: typed_at };
-            // How it ends its host will report, whoever listens then.
-            client.connect(stream, stream_type, input, |_| std::future::ready(()))
+    let keys = DetachKeys::parse(&running.exec.spec.detach_keys).ok();
+    let typed_at = tty && running.exec.spec.start.attach_stdin;
+    let input = Input { keys: keys.filter(|_| typed_at), ends_stream: typed_at };
+    let (claimed, start) = (running.claimed, running.exec.spec.start.clone());
+    let begun = async move {
+        let stream = match agent {
+            _ if !claimed => Err(has_run()),
+            Ok(agent) => agent.upgrade(&path, STREAM_PROTOCOL, None::<&()>, Some(&start)).await.map_err(tenant_error),
+            Err(error) => Err(error),
+        };
+        match stream {
+            Err(error) => Either::Left(streams::told(&error.public_message(), raw)),
+            Ok(stream) if tty && !raw => Either::Right(Either::Left(Framed::new(stream))),
+            Ok(stream) => Either::Right(Either::Right(stream)),
         }
-    }
+    };
+    // How it ends its host will report, whoever listens then.
+    client.connect_once(begun, stream_type, input, |_| std::future::ready(()))
 }
 
 /// What the host knows of an exec.

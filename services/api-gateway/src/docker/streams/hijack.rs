@@ -66,11 +66,28 @@ impl Client {
         A: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = ()> + Send,
     {
+        self.connect_once(std::future::ready(agent), stream_type, input, after)
+    }
+
+    /// As [`Client::connect`]; the other side is asked for once the head of the answer is out. Clients
+    /// that look for the stream below their HTTP library (docker-py does) lose what comes in one piece
+    /// with the head, so nothing is begun that may speak before.
+    pub(crate) fn connect_once<A, F>(
+        self,
+        agent: impl Future<Output = A> + Send + 'static,
+        stream_type: &'static str,
+        input: Input,
+        after: impl FnOnce(Ended) -> F + Send + 'static,
+    ) -> Response
+    where
+        A: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = ()> + Send,
+    {
         match self {
             Self::Upgrading(upgrade) => {
                 chassis::request::spawn(async move {
                     let ended = match upgrade.await {
-                        Ok(client) => relay::run(TokioIo::new(client), agent, input).await,
+                        Ok(client) => relay::run(TokioIo::new(client), agent.await, input).await,
                         Err(error) => {
                             tracing::debug!(%error, "a client left before its stream began");
                             Ended::Finished
@@ -81,12 +98,11 @@ impl Client {
                 switched(stream_type)
             }
             Self::Plain(body) => {
-                let (from_agent, mut to_agent) = tokio::io::split(agent);
                 let (mut to_client, reading) = tokio::io::duplex(64 * 1024);
                 // A request without a body is not a client that has left.
                 let input = Input { ends_stream: false, ..input };
                 chassis::request::spawn(async move {
-                    let mut from_agent = from_agent;
+                    let (mut from_agent, mut to_agent) = tokio::io::split(agent.await);
                     let mut typed = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
                     let ended = tokio::select! {
                         () = relay::down(&mut from_agent, &mut to_client) => Ended::Finished,
@@ -101,24 +117,24 @@ impl Client {
             }
         }
     }
+}
 
-    /// Answers with a stream that consists of one frame on stdout and ends: how dockerd tells of an
-    /// exec that fails after the connection was taken over.
-    pub(crate) fn tell(self, text: &str, tty: bool, stream_type: &'static str) -> Response {
-        let payload = format!("{text}\r\n").into_bytes();
-        let mut bytes = Vec::with_capacity(payload.len() + 8);
-        if !tty {
-            let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            bytes.extend_from_slice(&[1, 0, 0, 0]);
-            bytes.extend_from_slice(&length.to_be_bytes());
-        }
-        bytes.extend_from_slice(&payload);
-        let (agent, mut writer) = tokio::io::duplex(bytes.len().max(1));
-        tokio::spawn(async move {
-            let _ = writer.write_all(&bytes).await;
-        });
-        self.connect(agent, stream_type, Input::default(), |_| std::future::ready(()))
+/// A stream that consists of one frame on stdout and ends: how dockerd tells of an exec that fails after
+/// the connection was taken over.
+pub(crate) fn told(text: &str, raw: bool) -> tokio::io::DuplexStream {
+    let payload = format!("{text}\r\n").into_bytes();
+    let mut bytes = Vec::with_capacity(payload.len() + 8);
+    if !raw {
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&[1, 0, 0, 0]);
+        bytes.extend_from_slice(&length.to_be_bytes());
     }
+    bytes.extend_from_slice(&payload);
+    let (agent, mut writer) = tokio::io::duplex(bytes.len().max(1));
+    tokio::spawn(async move {
+        let _ = writer.write_all(&bytes).await;
+    });
+    agent
 }
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {

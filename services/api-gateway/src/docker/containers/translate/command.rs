@@ -23,14 +23,22 @@ pub(super) fn merge(config: &ContainerConfig, image: &ImageConfig) -> Result<(Ve
 
 /// The user's variables, then those of the image that the user did not set. A name alone removes the image's.
 pub(super) fn environment(user: &[String], image: &[String]) -> Result<Vec<String>> {
-    fn name(entry: &str) -> &str {
-        entry.split_once('=').map_or(entry, |(name, _)| name)
-    }
     if let Some(bad) = user.iter().find(|entry| name(entry).is_empty()) {
         return Err(invalid(format!("invalid environment variable: {bad}")));
     }
+    let mut all = shown_environment(user, image);
+    all.retain(|entry| entry.contains('='));
+    Ok(all)
+}
+
+/// The same with the names alone, as dockerd keeps it.
+pub(super) fn shown_environment(user: &[String], image: &[String]) -> Vec<String> {
     let inherited = image.iter().filter(|entry| !user.iter().any(|u| name(u) == name(entry)));
-    Ok(user.iter().filter(|entry| entry.contains('=')).chain(inherited).cloned().collect())
+    user.iter().chain(inherited).cloned().collect()
+}
+
+fn name(entry: &str) -> &str {
+    entry.split_once('=').map_or(entry, |(name, _)| name)
 }
 
 pub(super) fn working_dir(user: &str, image: &str) -> Result<String> {

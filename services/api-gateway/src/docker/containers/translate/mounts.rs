@@ -63,9 +63,6 @@ pub(super) struct Mounts {
 /// Reads all of them.
 pub(super) fn mounts(body: &CreateBody, image: &ImageConfig) -> Result<Mounts> {
     let host = &body.host_config;
-    if !matches!(host.volume_driver.as_str(), "" | "local") {
-        return Err(no_such_driver(&host.volume_driver));
-    }
     let mut all = Mounts { shared: shared(host.volumes_from.as_deref().unwrap_or_default())?, ..Mounts::default() };
     for (path, options) in &host.tmpfs {
         all.tmpfs.push(tmpfs::from_options(path, options)?);
@@ -73,6 +70,7 @@ pub(super) fn mounts(body: &CreateBody, image: &ImageConfig) -> Result<Mounts> {
     for written in host.binds.as_deref().unwrap_or_default() {
         all.volumes.push(bind(written)?);
     }
+    let by_driver = !all.volumes.is_empty();
     for mount in &host.mounts {
         match mount.kind.as_str() {
             "tmpfs" => all.tmpfs.push(tmpfs::from_mount(mount)?),
@@ -93,6 +91,11 @@ pub(super) fn mounts(body: &CreateBody, image: &ImageConfig) -> Result<Mounts> {
         if !paths.contains(&path) && !all.volumes.iter().any(|mount| mount.path == path) {
             all.volumes.push(anonymous(path));
         }
+    }
+    // As dockerd: the driver is looked for when there is a volume to make. Mounts name their own.
+    let by_driver = by_driver || all.volumes.iter().any(|mount| mount.is_default);
+    if by_driver && !matches!(host.volume_driver.as_str(), "" | "local") {
+        return Err(no_such_driver(&host.volume_driver));
     }
     if all.tmpfs.len() + all.volumes.len() > MOUNTS_MAX {
         return Err(invalid(format!("Mounts: at most {MOUNTS_MAX} are possible")));

@@ -160,3 +160,12 @@ fn signals_come_by_name_or_number() {
         assert_eq!(signal_number(bad), None, "{bad}");
     }
 }
+
+#[test]
+fn a_variable_without_a_value_is_not_set_and_is_shown() {
+    let body = typed::<CreateBody>(json!({"Env": ["LEFT", "A=1", "GONE"], "Cmd": ["sh"]})).expect("a body");
+    let image = ImageConfig { env: vec!["GONE=1".into(), "B=2".into()], ..ImageConfig::default() };
+    let spec = translate(&body, &image).expect("translates").spec;
+    assert_eq!(spec.env, ["A=1", "B=2"]);
+    assert_eq!(spec.shown["Config"]["Env"], json!(["LEFT", "A=1", "GONE", "B=2"]));
+}

@@ -124,6 +124,15 @@ fn a_tmpfs_keeps_every_option() {
 }
 
 #[test]
-fn a_driver_that_is_not_here_is_named() {
-    assert_eq!(text("VolumeDriver", json!("x")), "error looking up volume plugin x: plugin \"x\" not found");
+fn a_driver_that_is_not_here_is_named_when_a_volume_needs_it() {
+    let named = "error looking up volume plugin x: plugin \"x\" not found";
+    assert_eq!(text("VolumeDriver", json!("x")), named, "the image has a volume");
+    let of = |host: Value| {
+        mounts(&typed::<CreateBody>(json!({ "HostConfig": host })).expect("a body"), &ImageConfig::default())
+    };
+    let bind = of(json!({"VolumeDriver": "x", "Binds": ["data:/data"]}));
+    assert_eq!(bind.expect_err("refused").to_string(), named);
+    let mount = json!([{"Type": "volume", "Source": "data", "Target": "/data"}]);
+    assert!(of(json!({"VolumeDriver": "x", "Mounts": mount})).is_ok(), "a mount names its own");
+    assert!(of(json!({"VolumeDriver": "x"})).is_ok(), "nothing to make");
 }
