@@ -221,7 +221,8 @@ fn a_docker_socket_in_a_container_works_again_after_its_agent_was_killed() {
     let pid = docker.ok(&["inspect", "-f", "{{.State.Pid}}", &inside.name]);
     // Who connects while there is no agent waits for the next one.
     let before = kill_9(&suite, "node-agent-1");
-    let waited = std::process::Command::new("nsenter")
+    let waited = std::process::Command::new("/usr/bin/nsenter")
+        .env_clear()
         .args(["-t", &pid, "-m", "-r", "/bin/docker", "run", "--rm", "busybox", "echo", "waited"])
         .output()
         .expect("nsenter is installed");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use crate::world::{World, id};
+use crate::world::{Reply, World, id};
 
 #[tokio::test]
 async fn a_tenant_gets_a_project_with_a_network_of_its_own() {
