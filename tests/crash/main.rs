@@ -7,7 +7,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tests::{Docker, Suite, eventually, unique};
+use tests::{Docker, Inside, Suite, eventually, unique};
 
 const SERVICES: [&str; 5] = ["api-gateway", "image-svc", "scheduler", "node-agent-1", "netd-1"];
 
@@ -210,4 +210,29 @@ fn no_volume_is_lost_or_left_behind_when_the_agent_is_killed_at_any_moment() {
     });
     assert_eq!(docker.ok(&["run", "--rm", "-v", &mount, "busybox", "cat", "/v/f"]), "data");
     let _ = docker.ok(&["volume", "rm", &kept]);
+}
+
+#[test]
+fn a_docker_socket_in_a_container_works_again_after_its_agent_was_killed() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let inside = Inside::start(&docker, &[]);
+    let inode = inside.ok("stat -c %i /var/run/docker.sock");
+    let pid = docker.ok(&["inspect", "-f", "{{.State.Pid}}", &inside.name]);
+    // Who connects while there is no agent waits for the next one.
+    let before = kill_9(&suite, "node-agent-1");
+    let waited = std::process::Command::new("/usr/bin/nsenter")
+        .env_clear()
+        .args(["-t", &pid, "-m", "-r", "/bin/docker", "run", "--rm", "busybox", "echo", "waited"])
+        .output()
+        .expect("nsenter is installed");
+    assert_eq!(String::from_utf8_lossy(&waited.stdout), "waited\n", "{waited:?}");
+    assert_ne!(suite.pid_of("node-agent-1"), before);
+    for _ in 0..3 {
+        kill_and_return(&suite, "node-agent-1");
+        assert_eq!(inside.ok("docker run --rm busybox echo works"), "works");
+    }
+    kill_and_return(&suite, "api-gateway");
+    assert_eq!(inside.ok("docker run --rm busybox echo works"), "works");
+    assert_eq!(inside.ok("stat -c %i /var/run/docker.sock"), inode, "it is the same socket still");
 }

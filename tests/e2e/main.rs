@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod commit;
+mod docker_socket;
 mod exec;
 mod files;
 mod health;

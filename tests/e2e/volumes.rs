@@ -108,7 +108,7 @@ fn a_part_of_a_volume_can_be_mounted_and_none_of_the_host() {
     }
     let climbing = run(&docker, &["--mount", &part("../..")], "true");
     assert!(climbing.stderr.contains("subpath must be a relative path within the volume"), "{climbing:?}");
-    let host = run(&docker, &["-v", "/var/run/docker.sock:/var/run/docker.sock"], "true");
+    let host = run(&docker, &["-v", "/var/run:/var/run"], "true");
     assert!(host.stderr.contains("host paths are not available on Wharfage"), "{host:?}");
     for options in [["-o", "type=nfs", "-o", "device=:/x"], ["-o", "o=bind", "-o", "device=/"]] {
         let refused = docker.run(&[&["volume", "create"], &options[..]].concat());

@@ -2,12 +2,14 @@
 //! REST against the gateway, and a look at what is left on the machine.
 
 mod docker;
+mod inside;
 mod machine;
 mod rest;
 mod suite;
 mod terminal;
 
 pub use docker::{Docker, Outcome};
+pub use inside::Inside;
 pub use machine::Residue;
 pub use rest::{Reply, Rest};
 pub use suite::{Suite, eventually, unique};

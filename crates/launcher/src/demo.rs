@@ -65,6 +65,8 @@ pub(crate) async fn ensure(layout: &Layout) -> Result<Demo> {
     let mut demo = Demo::load(layout);
     if demo.token.is_empty() {
         demo.token = demo.make_project("demo").await?;
+        // So that it can be tried; projects have it off.
+        demo.allow_docker_socket().await?;
     }
     if demo.token_2.is_empty() {
         demo.token_2 = demo.make_project("other").await?;
@@ -106,8 +108,12 @@ impl Demo {
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+        self.call_as(&self.admin_token, method, path, body).await
+    }
+
+    async fn call_as(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
         let mut request = reqwest::Client::new().request(method, format!("{}{path}", self.base));
-        request = request.bearer_auth(&self.admin_token);
+        request = request.bearer_auth(token);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -128,6 +134,12 @@ impl Demo {
         let path = format!("/api/v1/projects/{project}/tokens");
         let token = self.call(Method::POST, &path, Some(json!({ "label": "demo" }))).await?;
         token["secret"].as_str().map(str::to_owned).context("an answer without secret")
+    }
+
+    /// Lets containers of the demo project have `/var/run/docker.sock`, as a tenant would.
+    async fn allow_docker_socket(&self) -> Result<()> {
+        let policy = json!({ "docker_socket": true });
+        self.call_as(&self.token, Method::PATCH, "/api/v1/project", Some(policy)).await.map(drop)
     }
 
     async fn find_or_make(&self, path: &str, name: &str) -> Result<Value> {

@@ -88,6 +88,10 @@ impl Layout {
     pub(crate) fn gateway_tls_port(&self) -> u16 {
         self.port_base + 1
     }
+    /// Docker API, for containers, by way of their hosts.
+    pub(crate) fn gateway_hosts_port(&self) -> u16 {
+        self.port_base + 2
+    }
     /// Scheduler.
     pub(crate) fn scheduler_port(&self) -> u16 {
         self.port_base + 10

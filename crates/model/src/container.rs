@@ -80,6 +80,9 @@ pub struct ContainerSpec {
     pub tmpfs: Vec<TmpfsMount>,
     /// Volumes, each of the container's own project.
     pub volumes: Vec<VolumeMount>,
+    /// Where it has `/var/run/docker.sock`: its own project's API, on a socket of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub docker_sockets: Vec<SocketMount>,
     /// Run a minimal init as PID 1.
     pub init: bool,
     /// How its health is told; `None` is no check.
@@ -169,6 +172,20 @@ pub struct TmpfsMount {
     pub read_only: bool,
     /// Docker shows it among the mounts (`--mount`, not `--tmpfs`).
     pub is_shown: bool,
+}
+
+/// The Docker API's socket inside the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct SocketMount {
+    /// Absolute path in the container.
+    pub path: String,
+    /// Asked for read-only; whoever can see a socket can talk to it, as with Docker.
+    pub read_only: bool,
+    /// What the user called it, to be shown.
+    pub shown_source: String,
+    /// Docker's `Mode`, to be shown.
+    pub shown_mode: String,
 }
 
 /// json-file log options.

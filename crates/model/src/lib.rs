@@ -21,7 +21,8 @@ mod security;
 mod volume;
 
 pub use container::{
-    ContainerSpec, Desired, Exit, IpcMode, LogConfig, Observed, Phase, Progress, RestartPolicy, StreamFlags, TmpfsMount,
+    ContainerSpec, Desired, Exit, IpcMode, LogConfig, Observed, Phase, Progress, RestartPolicy, SocketMount,
+    StreamFlags, TmpfsMount,
 };
 pub use digest::Digest;
 pub use error::{Error, Result};

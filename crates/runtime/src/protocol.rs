@@ -68,6 +68,9 @@ pub struct ShimConfig {
     /// `/dev/stdout` can be opened.
     #[serde(default)]
     pub root_id: Option<u32>,
+    /// Make and keep a listening socket at [`crate::RunDir::docker_socket`], for the agents that come and go.
+    #[serde(default)]
+    pub docker_socket: bool,
 }
 
 /// Which OCI runtime, and where it keeps its state.
@@ -160,6 +163,9 @@ pub enum Request {
         /// The exec.
         id: String,
     },
+    /// Hand over the listening socket of `/var/run/docker.sock`, along with `Done`; the shim keeps it too.
+    /// `Failed{NotFound}` if the container has none.
+    DockerSocket,
     /// The exit record has been taken over: the shim may go. `Failed{Conflict}` while it runs.
     Bye,
 }

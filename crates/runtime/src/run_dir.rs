@@ -5,11 +5,12 @@
 //! connect through `/proc/self/fd/<directory>/…`.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     io,
     os::{
         fd::AsRawFd,
         unix::{
+            fs::{PermissionsExt as _, chown},
             net::{UnixListener, UnixStream},
             process::CommandExt as _,
         },
@@ -19,6 +20,8 @@ use std::{
 };
 
 use crate::protocol::{ExecRecord, ExitRecord, ShimConfig};
+
+const DOCKER_SOCKET: &str = "docker.sock";
 
 /// A container's run directory. Mode 0700, below the host's `<run_dir>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,12 @@ impl RunDir {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.0.join("shim.sock")
+    }
+
+    /// What the container sees as `/var/run/docker.sock`, where it has one.
+    #[must_use]
+    pub fn docker_socket(&self) -> PathBuf {
+        self.0.join(DOCKER_SOCKET)
     }
 
     /// PID of the container's first process, as the runtime wrote it. Gone once the run has ended.
@@ -111,12 +120,28 @@ impl RunDir {
     /// # Errors
     /// The kernel's.
     pub fn bind(&self) -> io::Result<UnixListener> {
+        self.bind_as("shim.sock")
+    }
+
+    /// Binds the container's Docker socket in place of an earlier run's. Everybody in the container may
+    /// talk to it; on the host nobody but root gets to it, the directory being root's.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn bind_docker_socket(&self, owner: Option<u32>) -> io::Result<UnixListener> {
+        let listener = self.bind_as(DOCKER_SOCKET)?;
+        chown(self.docker_socket(), owner, owner)?;
+        std::fs::set_permissions(self.docker_socket(), Permissions::from_mode(0o666))?;
+        Ok(listener)
+    }
+
+    fn bind_as(&self, name: &str) -> io::Result<UnixListener> {
         let dir = File::open(&self.0)?;
-        match std::fs::remove_file(self.socket()) {
+        match std::fs::remove_file(self.0.join(name)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             Ok(()) | Err(_) => {}
         }
-        UnixListener::bind(format!("/proc/self/fd/{}/shim.sock", dir.as_raw_fd()))
+        UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
     }
 
     /// How the run ended, if it has. A record of an earlier run is the reader's to tell by its `run`.

@@ -5,12 +5,13 @@
 use std::{
     io::{self, ErrorKind, IoSlice, Read as _, Write as _},
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd},
         unix::net::UnixStream,
     },
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use runtime::protocol::{self, ATTACH_BUFFER_BYTES, SLOW_CLIENT_MS};
 use serde::Serialize;
 
@@ -78,6 +79,22 @@ impl Client {
         match protocol::encode_line(document) {
             Ok(line) => self.send(&[&line]),
             Err(_) => self.dead = true,
+        }
+    }
+
+    /// Sends one line and a descriptor along with it, at once: who asks for one has read all before.
+    pub(crate) fn send_line_with<T: Serialize>(&mut self, document: &T, descriptor: BorrowedFd<'_>) {
+        let Ok(line) = protocol::encode_line(document) else { return self.cut() };
+        if !self.outbox.is_empty() {
+            return self.cut();
+        }
+        let descriptors = [descriptor.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let parts = [IoSlice::new(&line)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        let sent = sendmsg::<()>(self.socket.as_raw_fd(), &parts, &rights, flags, None);
+        if sent.ok() != Some(line.len()) {
+            self.cut();
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Prepared {
     pub(crate) config: ShimConfig,
     pub(crate) runtime: Box<dyn OciRuntime>,
     pub(crate) listener: UnixListener,
+    /// The container's own `/var/run/docker.sock`.
+    pub(crate) docker_socket: Option<UnixListener>,
     /// The run directory, for socket paths that would be too long otherwise.
     pub(crate) dir_fd: OwnedFd,
 }
@@ -56,7 +58,8 @@ pub(crate) fn prepare(dir: PathBuf) -> io::Result<Prepared> {
     let dir_fd = File::open(dir.path())?.into();
     let listener = dir.bind()?;
     listener.set_nonblocking(true)?;
-    Ok(Prepared { dir, config, runtime, listener, dir_fd })
+    let docker_socket = config.docker_socket.then(|| dir.bind_docker_socket(config.root_id)).transpose()?;
+    Ok(Prepared { dir, config, runtime, listener, docker_socket, dir_fd })
 }
 
 /// Nothing of the agent's but the standard streams is inherited (CVE-2024-21626 began so).

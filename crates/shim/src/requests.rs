@@ -1,5 +1,7 @@
 //! What a client asks, and what it is answered.
 
+use std::os::fd::AsFd as _;
+
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -60,6 +62,7 @@ impl Shim {
             Request::Exec(exec) => self.exec(client, exec),
             Request::ExecResize { id, height, width } => Some(self.exec_resize(&id, (height, width))),
             Request::ExecState { id } => Some(self.exec_state(&id)),
+            Request::DockerSocket => self.hand_over_docker_socket(client),
             Request::Bye => Some(self.bye()),
         }
     }
@@ -97,6 +100,16 @@ impl Shim {
         if let Some(client) = self.client(client) {
             client.role = role;
         }
+    }
+
+    fn hand_over_docker_socket(&mut self, client: u64) -> Option<Reply> {
+        let Some(socket) = &self.docker_socket else {
+            return Some(failed(Failure::NotFound, "this container has no Docker socket"));
+        };
+        if let Some(client) = self.clients.iter_mut().find(|c| c.id == client) {
+            client.send_line_with(&Reply::Done, socket.as_fd());
+        }
+        None
     }
 
     fn start(&mut self, client: u64, console_size: Option<(u16, u16)>) -> Option<Reply> {

@@ -58,6 +58,8 @@ pub(crate) struct Shim {
     /// The agent has said goodbye.
     pub(crate) dismissed: bool,
     listener: UnixListener,
+    /// Kept for the agent, which answers; never accepted from here.
+    pub(crate) docker_socket: Option<UnixListener>,
     signals: SignalFd,
     /// Since when nobody is connected.
     alone_since: Instant,
@@ -93,7 +95,7 @@ fn enter(prepared: &Prepared) -> std::io::Result<SignalFd> {
 
 impl Shim {
     fn new(prepared: Prepared, signals: SignalFd) -> Self {
-        let Prepared { dir, config, runtime, listener, dir_fd } = prepared;
+        let Prepared { dir, config, runtime, listener, docker_socket, dir_fd } = prepared;
         let init = Task {
             key: INIT,
             tty: config.tty,
@@ -119,6 +121,7 @@ impl Shim {
             oom: Oom::default(),
             dismissed: false,
             listener,
+            docker_socket,
             signals,
             alone_since: Instant::now(),
             trim_at: Some(Instant::now() + TRIM_AFTER),

@@ -2,7 +2,8 @@
 //! roles in `migrations/`.
 //!
 //! Tenancy is held twice. By type: a tenant query hangs off [`ProjectTx`], which needs a
-//! [`ProjectScope`], which only [`Store::authenticate`] makes from a credential (or
+//! [`ProjectScope`], which only [`Store::authenticate`] makes from a credential,
+//! [`Store::authenticate_container`] for a container with the Docker socket (or
 //! [`ProjectScope::delegated`], for a service the gateway has already vouched to). By Postgres:
 //! opening a [`ProjectTx`] names the project to row-level security in the same round trip as BEGIN.
 
@@ -20,6 +21,7 @@ mod images;
 mod network_hosts;
 mod networks;
 mod plan;
+mod policy;
 mod ports;
 mod projects;
 mod purge;
@@ -42,6 +44,7 @@ pub use image_changes::{PulledImage, StoredImage};
 pub use images::{ImageRow, ImageUse};
 pub use networks::{ChosenSubnet, NETWORKS_PER_PROJECT, NetworkMember, NetworkRecord, NewNetwork};
 pub use plan::{Applied, PLANNED_AT_ONCE};
+pub use policy::{PolicyChange, ProjectPolicy, docker_socket_is_off};
 pub use projects::{NewProject, Project};
 pub use purge::{EVENTS_KEPT, Purged, REMOVED_KEPT};
 pub use reports::Recorded;

@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    DEFAULT_NETWORK, OperatorTx, Page, ProjectTx, networks::NUMBER_TRIES, on_constraint, store_error, stored::parsed,
+    DEFAULT_NETWORK, OperatorTx, Page, ProjectPolicy, ProjectTx, networks::NUMBER_TRIES, on_constraint, store_error,
+    stored::parsed,
 };
 
 /// A project.
@@ -22,6 +23,8 @@ pub struct Project {
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// What its containers may have.
+    pub policy: ProjectPolicy,
 }
 
 /// What a new project is made of. The caller draws the ids.
@@ -57,7 +60,8 @@ impl OperatorTx {
             Error::Conflict(format!("tenant {} has a project {} already", tenant.name, new.name))
         }))?;
         self.create_default_network(new.id, new.network).await?;
-        Ok(Project { id: new.id, tenant_id: tenant.id, name: new.name.clone(), created_at })
+        let (name, policy) = (new.name.clone(), ProjectPolicy::default());
+        Ok(Project { id: new.id, tenant_id: tenant.id, name, created_at, policy })
     }
 
     /// Takes the lowest number that no network has. Another creation may take it first; then the
@@ -96,7 +100,8 @@ impl OperatorTx {
     pub async fn projects(&mut self, tenant: TenantId, page: &Page<'_>) -> Result<Vec<Project>> {
         self.tenant(tenant).await?;
         let rows = sqlx::query!(
-            "SELECT id, name, created_at FROM projects WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
+            "SELECT id, name, created_at, docker_socket FROM projects
+             WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
             tenant.0,
             page.after,
             page.limit
@@ -107,7 +112,8 @@ impl OperatorTx {
         rows.into_iter()
             .map(|row| {
                 let (id, name) = (ProjectId(row.id), parsed(&row.name)?);
-                Ok(Project { id, tenant_id: tenant, name, created_at: row.created_at })
+                let policy = ProjectPolicy { docker_socket: row.docker_socket };
+                Ok(Project { id, tenant_id: tenant, name, created_at: row.created_at, policy })
             })
             .collect()
     }
@@ -153,13 +159,16 @@ impl ProjectTx {
     }
 }
 
-async fn read(connection: &mut sqlx::PgConnection, id: ProjectId) -> Result<Project> {
-    let row = sqlx::query!("SELECT tenant_id, name, created_at FROM projects WHERE id = $1", id.0)
+/// One project, as far as the transaction may see it.
+pub(crate) async fn read(connection: &mut sqlx::PgConnection, id: ProjectId) -> Result<Project> {
+    let row = sqlx::query!("SELECT tenant_id, name, created_at, docker_socket FROM projects WHERE id = $1", id.0)
         .fetch_optional(connection)
         .await
         .map_err(store_error)?
         .ok_or_else(|| no_such_project(id))?;
-    Ok(Project { id, tenant_id: TenantId(row.tenant_id), name: parsed(&row.name)?, created_at: row.created_at })
+    let policy = ProjectPolicy { docker_socket: row.docker_socket };
+    let (tenant_id, name) = (TenantId(row.tenant_id), parsed(&row.name)?);
+    Ok(Project { id, tenant_id, name, created_at: row.created_at, policy })
 }
 
 fn no_such_project(id: ProjectId) -> Error {

@@ -1,14 +1,17 @@
 //! Who is asking, as a value that only a checked credential can make.
 
-use model::{ProjectId, Result, TenantId, TokenId};
+use contract::socket::Claim;
+use model::{ContainerId, HostId, ProjectId, Result, TenantId, TokenId};
 
-use crate::{Store, store_error};
+use crate::{Store, docker_socket_is_off, store_error};
 
 /// What a credential opens.
 #[derive(Clone, Debug)]
 pub enum Principal {
     /// One project.
     Project(ProjectScope),
+    /// One project, to a container of it that has the Docker socket.
+    Container(ProjectScope, ContainerId),
     /// The platform itself, but no project's content.
     Operator(OperatorScope),
 }
@@ -47,7 +50,7 @@ impl ProjectScope {
         self.tenant
     }
 
-    /// The credential used; `None` for a delegated scope.
+    /// The credential used; `None` for a delegated scope, and for a container's.
     #[must_use]
     pub fn token(&self) -> Option<TokenId> {
         self.token
@@ -85,5 +88,32 @@ impl Store {
             }),
             None => Principal::Operator(OperatorScope { token: TokenId(row.token_id) }),
         }))
+    }
+
+    /// For which project does this host ask, on behalf of this run of one of its containers? `None`: it
+    /// is not there, does not run so, or has no Docker socket. Always asked of Postgres.
+    ///
+    /// # Errors
+    /// `Forbidden` where the project's policy does not allow the socket (any more).
+    pub async fn authenticate_container(&self, host: HostId, claim: &Claim) -> Result<Option<Principal>> {
+        let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+        let row = sqlx::query!(
+            r#"SELECT project_id AS "project_id!", tenant_id AS "tenant_id!", is_allowed AS "is_allowed!"
+               FROM authenticate_container($1, $2, $3, $4)"#,
+            host.0,
+            claim.container.as_str(),
+            number(claim.run),
+            number(claim.restart)
+        )
+        .fetch_optional(self.pool())
+        .await
+        .map_err(store_error)?;
+        let Some(row) = row else { return Ok(None) };
+        if !row.is_allowed {
+            return Err(docker_socket_is_off());
+        }
+        let (project, tenant) = (ProjectId(row.project_id), Some(TenantId(row.tenant_id)));
+        let scope = ProjectScope { project, tenant, token: None };
+        Ok(Some(Principal::Container(scope, claim.container.clone())))
     }
 }

@@ -1,5 +1,5 @@
 //! Who is asking. A credential is a bearer token, the same token as a Basic password (any user), or
-//! a client certificate's fingerprint. Every request is checked against Postgres: a revoked token
+//! a client certificate's fingerprint; containers with the Docker socket come by [`crate::inside`]. Every request is checked against Postgres: a revoked token
 //! opens nothing from the next request on. The answer to a bad credential never varies.
 //!
 //! The layers below put the scope into the request; handlers take it out by [`Project`],
@@ -16,7 +16,7 @@ use chassis::{Peer, Problem, ids};
 use model::{Error, Result};
 use store::{OperatorScope, Principal, ProjectScope};
 
-use crate::{Gateway, docker::error::DockerError, limits};
+use crate::{Gateway, docker::error::DockerError, inside::Admitted, limits};
 
 /// Lets a browser ask its user for a token.
 pub(crate) const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"wharfage\", charset=\"UTF-8\"");
@@ -58,7 +58,7 @@ impl<S: Sync> FromRequestParts<S> for Operator {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> std::result::Result<Self, Response> {
         match Caller::from_request_parts(parts, state).await?.0 {
             Principal::Operator(scope) => Ok(Self(scope)),
-            Principal::Project(_) => {
+            Principal::Project(_) | Principal::Container(..) => {
                 Err(platform_refusal(Error::Forbidden("this needs an operator's credential, not a project's".into())))
             }
         }
@@ -76,7 +76,7 @@ pub(crate) async fn require_project(State(gateway): State<Gateway>, request: Req
 async fn admit_project(gateway: &Gateway, request: Request) -> Result<Request> {
     let (mut parts, body) = request.into_parts();
     match authenticate(gateway, &parts).await? {
-        Principal::Project(scope) => {
+        Principal::Project(scope) | Principal::Container(scope, _) => {
             gateway.rates.take(scope.project(), gateway.clock.now()).await?;
             parts.headers.remove(header::AUTHORIZATION);
             parts.extensions.insert(Project(scope));
@@ -99,7 +99,7 @@ pub(crate) async fn require_principal(State(gateway): State<Gateway>, request: R
 async fn admit_principal(gateway: &Gateway, request: Request) -> Result<Request> {
     let (mut parts, body) = request.into_parts();
     let principal = authenticate(gateway, &parts).await?;
-    if let Principal::Project(scope) = &principal {
+    if let Principal::Project(scope) | Principal::Container(scope, _) = &principal {
         gateway.rates.take(scope.project(), gateway.clock.now()).await?;
     }
     parts.headers.remove(header::AUTHORIZATION);
@@ -117,8 +117,11 @@ fn platform_refusal(error: Error) -> Response {
     response
 }
 
-/// Which principal a request's credential names.
+/// Which principal a request's credential names; a container's was found at the hosts' door.
 pub(crate) async fn authenticate(gateway: &Gateway, request: &Parts) -> Result<Principal> {
+    if let Some(Admitted(principal)) = request.extensions.get() {
+        return Ok(principal.clone());
+    }
     let certificate = request.extensions.get::<Peer>().and_then(|peer| peer.certificate.as_deref());
     let found = match (presented(&request.headers)?, certificate) {
         (Some(token), _) => gateway.store.authenticate("bearer", &ids::sha256(token.as_bytes())).await?,

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use anyhow::Context as _;
 use chassis::{ClientAuth, ClientTls, Common, Secret, ServerTls};
 use serde::Deserialize;
 
@@ -25,6 +26,10 @@ pub struct Config {
     /// HTTPS; client certificates of any issuer are taken, and known by their fingerprint.
     #[serde(default)]
     pub tls: Option<TlsListener>,
+    /// Where hosts bring what containers say over `/var/run/docker.sock`: with the certificate and
+    /// authority of `[internal_tls]`, for hosts' certificates only. Without it there are no such sockets.
+    #[serde(default)]
+    pub hosts_listen: Option<SocketAddr>,
     /// Our own certificate towards the other services; plain HTTP between services without it (tests).
     #[serde(default)]
     pub internal_tls: Option<ClientTls>,
@@ -35,6 +40,19 @@ pub struct Config {
     /// Requests a project may make.
     #[serde(default)]
     pub rate_limit: RateLimit,
+}
+
+impl Config {
+    /// For the listener that only hosts reach.
+    ///
+    /// # Errors
+    /// There is no certificate to show.
+    pub fn hosts_tls(&self) -> anyhow::Result<ServerTls> {
+        let files = self.internal_tls.clone().context("`hosts_listen` needs `[internal_tls]`")?;
+        let (cert, key) =
+            files.cert.zip(files.key).context("`hosts_listen` needs a certificate in `[internal_tls]`")?;
+        Ok(ServerTls { cert, key, client_auth: ClientAuth::Required { ca: files.ca }, http2: false })
+    }
 }
 
 /// Postgres.

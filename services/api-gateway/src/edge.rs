@@ -48,6 +48,22 @@ pub(crate) async fn enter(State(faces): State<Faces>, request: Request) -> Respo
     }
 }
 
+/// The Docker face alone, for whoever was authenticated before.
+pub(crate) async fn enter_docker_only(faces: Faces, request: Request) -> Response {
+    if let Err((status, message)) = limits::check(request.uri(), request.headers()) {
+        return refused(status, message);
+    }
+    if !is_canonical(request.uri().path()) {
+        return refused(StatusCode::BAD_REQUEST, "malformed path");
+    }
+    match face(request.uri().path()) {
+        Face::Docker => enter_docker(faces, request).await,
+        Face::Platform | Face::Registry => {
+            refused(StatusCode::FORBIDDEN, "the Docker socket of a container opens the Docker API and nothing else")
+        }
+    }
+}
+
 /// Layer of every route: leaves its path on the response, for metrics and traces outside.
 pub(crate) async fn tell_route(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();

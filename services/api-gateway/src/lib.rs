@@ -9,6 +9,7 @@ mod auth;
 mod config;
 mod docker;
 mod edge;
+mod inside;
 mod json;
 mod limits;
 mod openapi;
@@ -33,14 +34,25 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let router = router(&gateway);
     let plain = gateway.config.listen.map(|address| Server::tcp(address, router.clone()));
     let tls = gateway.config.tls.as_ref().map(|tls| Server::tcp(tls.listen, router.clone()).with_tls(tls.server()));
-    let servers: Vec<Server> = plain.into_iter().chain(tls).collect();
+    let mut servers: Vec<Server> = plain.into_iter().chain(tls).collect();
     anyhow::ensure!(!servers.is_empty(), "neither `listen` nor `[tls]` is configured: nobody could reach the gateway");
+    if let Some(address) = gateway.config.hosts_listen {
+        let tls = gateway.config.hosts_tls()?;
+        servers.push(Server::tcp(address, hosts_router(&gateway)).with_tls(tls));
+    }
     Ok(App { servers })
 }
 
 /// Everything a public listener serves.
 pub fn router(gateway: &Gateway) -> Router {
-    let faces =
-        edge::Faces { gateway: gateway.clone(), docker: docker::router(gateway), platform: platform::router(gateway) };
-    Router::new().fallback(edge::enter).with_state(faces)
+    Router::new().fallback(edge::enter).with_state(faces(gateway))
+}
+
+/// Everything the listener for hosts serves: the Docker API, to containers that have its socket.
+pub fn hosts_router(gateway: &Gateway) -> Router {
+    Router::new().fallback(inside::enter).with_state(faces(gateway))
+}
+
+fn faces(gateway: &Gateway) -> edge::Faces {
+    edge::Faces { gateway: gateway.clone(), docker: docker::router(gateway), platform: platform::router(gateway) }
 }

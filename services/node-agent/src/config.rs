@@ -34,6 +34,11 @@ pub struct Config {
     /// Name in image-svc's certificate.
     #[serde(default = "default_image_cn")]
     pub image_cn: String,
+    /// Base address of the gateway's listener for hosts: where containers' `/var/run/docker.sock` leads.
+    pub gateway_url: String,
+    /// Name in the gateway's certificate.
+    #[serde(default = "default_gateway_cn")]
+    pub gateway_cn: String,
     /// Token to join with. Needed until there is an identity in `data_dir`.
     #[serde(default)]
     pub join_token: Option<Secret<String>>,
@@ -121,6 +126,10 @@ fn default_image_cn() -> String {
     "service:image".to_owned()
 }
 
+fn default_gateway_cn() -> String {
+    "service:gateway".to_owned()
+}
+
 fn default_runtime() -> String {
     "runc".to_owned()
 }
@@ -206,6 +215,7 @@ advertise_address = "127.0.0.1"
 name = "node-1"
 scheduler_url = "https://127.0.0.1:7443"
 image_url = "https://127.0.0.1:7444"
+gateway_url = "https://127.0.0.1:7445"
 ca = "/etc/wharfage/ca.pem"
 data_dir = "/var/lib/wharfage"
 run_dir = "/run/wharfage"

@@ -19,6 +19,7 @@ use crate::{
     ledger::Ledger,
     net::Net,
     report::Reports,
+    socket::Gateway,
     streams::follow::LogWatch,
     tenancy::Tenancy,
     tree::{Slots, measure::LayerWeights},
@@ -40,6 +41,8 @@ pub(crate) struct Host {
     pub(crate) slots: Slots,
     pub(crate) layer_weights: LayerWeights,
     pub(crate) volumes: Volumes,
+    /// Where requests of containers go.
+    pub(crate) gateway: Gateway,
     /// How many health checks may be started at once.
     pub(crate) probe_slots: Arc<Semaphore>,
     /// The shim as it is executed; as it is on disk where the kernel cannot seal it.

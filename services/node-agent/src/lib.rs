@@ -31,6 +31,7 @@ mod reconcile;
 mod report;
 mod rootfs;
 mod shims;
+mod socket;
 mod streams;
 mod tenancy;
 mod tree;
@@ -75,7 +76,8 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let scheduler = Internal::new(&config.scheduler_url, identity.client(&config.scheduler_cn)?)?;
     let images = Internal::new(&config.image_url, identity.client(&config.image_cn)?)?;
     let capacity = config.probe_capacity();
-    let host = make_host(config, places, images, &ctx)?;
+    let gateway = socket::Gateway::new(&config.gateway_url, identity.client(&config.gateway_cn)?);
+    let host = make_host(config, places, images, gateway, &ctx)?;
     let fleet = Fleet::resume(host.clone())?;
     ctx.health().fact("containers", {
         let host = host.clone();
@@ -96,7 +98,13 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     Ok(App { servers: vec![server] })
 }
 
-fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> anyhow::Result<Arc<Host>> {
+fn make_host(
+    config: Config,
+    places: Places,
+    images: Internal,
+    gateway: socket::Gateway,
+    ctx: &Ctx,
+) -> anyhow::Result<Arc<Host>> {
     let boot = boot_id();
     let boot_file = places.data_dir().join("boot");
     let rebooted = fs::read_to_string(&boot_file).is_ok_and(|last| last != boot);
@@ -115,6 +123,7 @@ fn make_host(config: Config, places: Places, images: Internal, ctx: &Ctx) -> any
         slots: Slots::default(),
         layer_weights: LayerWeights::default(),
         volumes: Volumes::new(places.clone(), trash.clone()),
+        gateway,
         probe_slots: keeper::probe_slots(),
         shim: sealed_shim(&config),
         trash,

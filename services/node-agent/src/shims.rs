@@ -1,9 +1,19 @@
 //! Talking to shims: spawning one, finding one again, and the typed socket. The protocol is
 //! `runtime::protocol`; one connection serves requests until one of them makes it a stream.
 
-use std::{io, path::Path, process::Stdio, time::Duration};
+use std::{
+    io::{self, IoSliceMut, Write as _},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, RawFd},
+        unix::net::UnixListener,
+    },
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
 use model::Error;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use runtime::{
     RunDir,
     protocol::{Event, Failure, MAX_REQUEST_BYTES, Reply, Request, ShimConfig, encode_line, take_line},
@@ -75,6 +85,7 @@ impl Shim {
             | Request::Subscribe
             | Request::ExecResize { .. }
             | Request::ExecState { .. }
+            | Request::DockerSocket
             | Request::Bye => ANSWER_TIME,
         };
         let talk = async {
@@ -108,6 +119,30 @@ impl Shim {
             }
         }
     }
+}
+
+/// The listening socket that a shim keeps for its container's `/var/run/docker.sock`. Blocks.
+///
+/// # Errors
+/// There is no shim, or it keeps none.
+pub(crate) fn docker_socket(run_dir: &RunDir) -> io::Result<UnixListener> {
+    let mut shim = run_dir.connect()?;
+    shim.set_read_timeout(Some(ANSWER_TIME))?;
+    shim.write_all(&encode_line(&Request::DockerSocket)?)?;
+    let mut line = [0; 4096];
+    let (mut parts, mut space) = ([IoSliceMut::new(&mut line)], nix::cmsg_space!([RawFd; 1]));
+    let message = recvmsg::<()>(shim.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control
+            && let Some(descriptor) = descriptors.first()
+        {
+            #[expect(unsafe_code, reason = "descriptors arrive as numbers")]
+            // SAFETY: the kernel has just installed it for us, there is room for one, and nobody else knows it.
+            return Ok(unsafe { UnixListener::from_raw_fd(*descriptor) });
+        }
+    }
+    let length = message.bytes;
+    Err(io::Error::other(format!("its shim sent no socket: {}", String::from_utf8_lossy(&line[..length]).trim())))
 }
 
 /// Connects, asks one thing that is answered with `Done`, and hangs up.

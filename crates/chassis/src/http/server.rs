@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
-use tokio::sync::Semaphore;
+use tokio::{net::UnixListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -116,6 +116,13 @@ impl std::fmt::Debug for Bound {
 }
 
 impl Bound {
+    /// A unix socket that somebody else has bound, with nothing around what is answered there: no
+    /// metrics, no request ids. For passing on what is counted where it arrives.
+    #[must_use]
+    pub fn unix(listener: UnixListener, router: Router, limits: HttpLimits) -> Self {
+        Self { socket: Socket::Unix(listener), router, tls: None, limits, half_close: false }
+    }
+
     /// The TCP address, with the port that the kernel chose if it was 0.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {

@@ -90,6 +90,7 @@ pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Cont
         cgroup_path: cgroup_path.clone(),
         console_size: None,
         root_id: None,
+        docker_socket: false,
     };
     let mut recipe = Recipe { sandbox, config, rootfs, without_seccomp: false };
     change(&mut recipe);

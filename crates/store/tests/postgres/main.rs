@@ -1,6 +1,7 @@
 //! The store against a real PostgreSQL: what its constraints, policies and guards hold.
 
 mod containers;
+mod docker_socket;
 mod events;
 mod networks;
 mod plans;

@@ -1,18 +1,19 @@
-//! A project's view of itself: the one platform route that a project's credential opens.
+//! A project's view of itself, and its own say in its policy: the platform routes that a project's
+//! credential opens.
 
 use axum::{Json, extract::State};
 use chassis::Problems;
 use model::Error;
-use serde::Serialize;
-use store::{Principal, Project};
+use serde::{Deserialize, Serialize};
+use store::{PolicyChange, Principal, Project, ProjectScope};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::Answer;
+use super::{Answer, input::Body};
 use crate::{Gateway, auth::Caller};
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::default().routes(routes!(show))
+    OpenApiRouter::default().routes(routes!(show, change))
 }
 
 /// The caller's project and what is in it.
@@ -32,9 +33,7 @@ pub(crate) struct OwnProject {
 #[utoipa::path(get, path = "/api/v1/project", operation_id = "ProjectOwn", tag = "Project",
     responses((status = 200, description = "The caller's project", body = OwnProject), Problems))]
 async fn show(State(gateway): State<Gateway>, Caller(caller): Caller) -> Answer<Json<OwnProject>> {
-    let Principal::Project(scope) = caller else {
-        return Err(Error::Forbidden("an operator's credential opens no project".into()).into());
-    };
+    let scope = own(caller)?;
     let mut tx = gateway.store.project_tx(&scope).await?;
     let project = tx.own_project().await?;
     let summary = tx.summary().await?;
@@ -44,4 +43,37 @@ async fn show(State(gateway): State<Gateway>, Caller(caller): Caller) -> Answer<
         containers_stopped: summary.stopped,
         images: summary.images,
     }))
+}
+
+/// What a project may decide for itself; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OwnPolicy {
+    /// Its containers may mount `/var/run/docker.sock`. Off means now: sockets that are mounted answer nothing more.
+    docker_socket: Option<bool>,
+}
+
+/// Change what the project's containers may have
+#[utoipa::path(patch, path = "/api/v1/project", operation_id = "ProjectOwnChange", tag = "Project",
+    request_body = OwnPolicy,
+    responses((status = 200, description = "The project as it is now", body = Project), Problems))]
+async fn change(
+    State(gateway): State<Gateway>,
+    Caller(caller): Caller,
+    Body(policy): Body<OwnPolicy>,
+) -> Answer<Json<Project>> {
+    let scope = own(caller)?;
+    let mut tx = gateway.store.project_tx(&scope).await?;
+    let project = tx.change_policy(&PolicyChange { docker_socket: policy.docker_socket }).await?;
+    tx.commit().await?;
+    tracing::info!(project = %project.id, policy = ?project.policy, "a project changed its policy");
+    Ok(Json(project))
+}
+
+fn own(caller: Principal) -> Result<ProjectScope, Error> {
+    match caller {
+        Principal::Project(scope) => Ok(scope),
+        Principal::Operator(_) => Err(Error::Forbidden("an operator's credential opens no project".into())),
+        Principal::Container(..) => Err(Error::Forbidden("a container opens the Docker API and nothing else".into())),
+    }
 }

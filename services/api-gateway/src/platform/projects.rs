@@ -8,7 +8,7 @@ use axum::{
 use chassis::{Problems, ids};
 use model::{NetworkId, ProjectId, Slug, TenantId};
 use serde::Deserialize;
-use store::Project;
+use store::{PolicyChange, Project};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -19,7 +19,7 @@ use super::{
 use crate::{Gateway, auth::Operator};
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(show, delete))
+    OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(show, change, delete))
 }
 
 /// A project to make.
@@ -77,6 +77,24 @@ async fn show(
 ) -> Answer<Json<Project>> {
     let mut tx = gateway.store.operator_tx(&operator).await?;
     Ok(Json(tx.project(id(&project)?).await?))
+}
+
+/// Change a project's policy
+#[utoipa::path(patch, path = "/api/v1/projects/{project}", operation_id = "ProjectChange", tag = "Project",
+    params(("project" = ProjectId, Path, description = "Its id")),
+    request_body = PolicyChange,
+    responses((status = 200, description = "The project as it is now", body = Project), Problems))]
+async fn change(
+    State(gateway): State<Gateway>,
+    Operator(operator): Operator,
+    Path(project): Path<String>,
+    Body(wanted): Body<PolicyChange>,
+) -> Answer<Json<Project>> {
+    let mut tx = gateway.store.operator_tx(&operator).await?;
+    let project = tx.change_policy(id(&project)?, &wanted).await?;
+    tx.commit().await?;
+    tracing::info!(project = %project.id, operator = %operator.token(), policy = ?project.policy, "policy changed");
+    Ok(Json(project))
 }
 
 /// Remove a project that has no containers, with its images, credentials, network and history

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use crate::world::{World, id};
+use crate::world::{Reply, World, id};
 
 #[tokio::test]
 async fn a_tenant_gets_a_project_with_a_network_of_its_own() {
@@ -170,4 +170,25 @@ async fn a_join_token_lets_one_host_in() {
         (Some(joined.to_string().as_str()), &"down".into())
     );
     assert_eq!(world.operate("POST", "/api/v1/host-join-tokens", json!({ "valid_seconds": 0 })).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_policy_is_off_until_the_project_or_an_operator_switches_it_on() {
+    let world = World::new("policy").await;
+    let (project, other) = (world.project("one").await, world.project("two").await);
+    let path = format!("/api/v1/projects/{}", project.id);
+    let socket = |reply: &Reply| reply.json()["policy"]["docker_socket"].clone();
+    assert_eq!(socket(&world.get("/api/v1/project", &project.token).await), json!(false));
+    let on = json!({ "docker_socket": true });
+    let own = world.call("PATCH", "/api/v1/project", Some(&project.token), Some(on.clone())).await;
+    assert_eq!((own.status, socket(&own)), (200, json!(true)), "{}", own.text());
+    assert_eq!(socket(&world.operate("GET", &path, Value::Null).await), json!(true));
+    assert_eq!(socket(&world.get("/api/v1/project", &other.token).await), json!(false), "another project's");
+    let off = world.operate("PATCH", &path, json!({ "docker_socket": false })).await;
+    assert_eq!((off.status, socket(&off)), (200, json!(false)), "{}", off.text());
+    assert_eq!(socket(&world.operate("PATCH", &path, json!({})).await), json!(false));
+    assert_eq!(world.call("PATCH", &path, Some(&project.token), Some(on.clone())).await.status, 403);
+    assert_eq!(world.call("PATCH", "/api/v1/project", Some(&world.operator), Some(on)).await.status, 403);
+    let unknown = world.operate("PATCH", &path, json!({ "dockersocket": true })).await;
+    assert_eq!(unknown.status, 400, "{}", unknown.text());
 }

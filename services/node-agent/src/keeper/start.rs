@@ -30,7 +30,7 @@ use super::{
 use crate::{
     files,
     host::{self, Host},
-    shims,
+    shims, socket,
     streams::exec,
     tenancy::{self, Project},
 };
@@ -119,7 +119,9 @@ pub(super) async fn begin(task: &Task, of: Progress) -> Result<Event, Refusal> {
 
 /// Follows a run to its end and tells the keeper.
 pub(super) fn watch(task: Task, of: Progress, mut events: shims::Shim) {
+    let socket = task.plan.as_ref().and_then(|plan| socket::serve(&task.host, plan, of));
     tokio::spawn(async move {
+        let _until_it_ends = socket;
         let event = loop {
             match events.event().await {
                 Some(ShimEvent::Exited(record)) => {
@@ -188,8 +190,16 @@ async fn sync(task: &Task) -> Result<(), String> {
     blocking(move || ledger.sync_state(&id)).await
 }
 
-async fn write_bundle(task: &Task, netns: Netns, volumes: Vec<BindMount>) -> Result<(), Refusal> {
+async fn write_bundle(task: &Task, netns: Netns, mut volumes: Vec<BindMount>) -> Result<(), Refusal> {
     let Some(plan) = task.plan.clone() else { return Err(host_trouble("nothing is known of the container")) };
+    // Its shim makes the socket before the runtime looks for it.
+    let source = task.host.places.run_dir(&task.id).docker_socket();
+    let sockets = plan.spec.docker_sockets.iter();
+    volumes.extend(sockets.map(|mount| BindMount {
+        source: source.clone(),
+        path: mount.path.clone(),
+        read_only: mount.read_only,
+    }));
     let (host, networks) = (task.host.clone(), task.networks.clone());
     let written = tokio::task::spawn_blocking(move || {
         let dir = host.places.container(&plan.id);
@@ -280,6 +290,7 @@ fn shim_config(task: &Task, run: u32, restart: u32) -> Result<ShimConfig, Refusa
         stdin_once: spec.stdin_once,
         cgroup_path: task.host.cgroup_path(&task.id),
         console_size: spec.console_size,
+        docker_socket: !spec.docker_sockets.is_empty(),
         root_id: task.host.tenancy.project_of(plan).map_err(host_trouble)?.map(|p| p.root_id()),
     })
 }

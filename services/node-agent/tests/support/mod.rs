@@ -262,7 +262,8 @@ impl World {
         let path = |name: &str| self.path(name).display().to_string();
         format!(
             "listen = \"{}\"\nadvertise_address = \"127.0.0.1\"\nname = \"{}\"\n\
-             scheduler_url = \"https://{scheduler}\"\nimage_url = \"https://{image}\"\njoin_token = \"whf_join\"\n\
+             scheduler_url = \"https://{scheduler}\"\nimage_url = \"https://{image}\"\n\
+             gateway_url = \"https://{image}\"\njoin_token = \"whf_join\"\n\
              ca = \"{}\"\ndata_dir = \"{}\"\nrun_dir = \"{}\"\nnetd_socket = \"{}\"\nshim_path = \"{}\"\n\
              cgroup_parent = \"{}\"\n[common]\nlog_json = false\nlog = \"info\"\n",
             self.agent_address,

@@ -101,6 +101,9 @@ async fn write(
         spec.shown.insert("DriverOpts".into(), json!(options));
     }
     let made = volumes::fill(gateway, &mut tx, &mut spec, wanted, shared).await?;
+    if !spec.docker_sockets.is_empty() && !tx.policy().await?.docker_socket {
+        return Err(store::docker_socket_is_off());
+    }
     let mut container = blank(gateway, image.id, spec);
     insert(&mut tx, &mut container, name).await?;
     volumes::take(&mut tx, &container.id, &container.spec).await?;

@@ -106,6 +106,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         ipc: kernel::ipc_mode(host)?,
         tmpfs: mounts.tmpfs,
         volumes: Vec::new(),
+        docker_sockets: mounts.sockets,
         init: host.init.unwrap_or(false),
         log,
         network_none: host.network_mode == "none" || config.network_disabled,

@@ -1,7 +1,7 @@
 //! The volumes of a container that is being created: names become volumes of the project, other
 //! containers' volumes join, and all of them are used from the same transaction on.
 
-use model::{ContainerId, ContainerSpec, EventKind, Result, VolumeId, VolumeMount, VolumeName};
+use model::{ContainerId, ContainerSpec, EventKind, Result, SocketMount, VolumeId, VolumeMount, VolumeName};
 use store::{ContainerRecord, ProjectTx};
 
 use super::translate::{Shared, WantedMount};
@@ -28,16 +28,26 @@ pub(super) async fn fill(
 ) -> Result<Made> {
     let mut mounts: Vec<VolumeMount> = Vec::new();
     for Shared { container, read_only } in shared {
-        for mount in tx.find_container(&container).await?.spec.volumes.clone() {
+        let other = tx.find_container(&container).await?.spec;
+        for socket in &other.docker_sockets {
+            if spec.docker_sockets.iter().all(|own| own.path != socket.path) {
+                spec.docker_sockets.push(SocketMount { read_only: socket.read_only || read_only, ..socket.clone() });
+            }
+        }
+        for mount in other.volumes.clone() {
             mounts.retain(|earlier| earlier.path != mount.path);
             // It was filled for the other one, if at all.
             mounts.push(VolumeMount { read_only: mount.read_only || read_only, no_copy: true, ..mount });
         }
     }
     mounts.retain(|mount| spec.tmpfs.iter().all(|tmpfs| tmpfs.path != mount.path));
+    mounts.retain(|mount| spec.docker_sockets.iter().all(|socket| socket.path != mount.path));
+    spec.docker_sockets.retain(|socket| wanted.iter().all(|want| want.is_default || want.path != socket.path));
     let mut made = Made::default();
     for want in wanted {
-        if want.is_default && mounts.iter().any(|mount| mount.path == want.path) {
+        let is_taken = mounts.iter().any(|mount| mount.path == want.path)
+            || spec.docker_sockets.iter().any(|socket| socket.path == want.path);
+        if want.is_default && is_taken {
             continue;
         }
         mounts.retain(|earlier| earlier.path != want.path);
@@ -105,12 +115,19 @@ pub(super) fn mount_points(spec: &ContainerSpec) -> Vec<serde_json::Value> {
             "Type": "tmpfs", "Source": "", "Destination": mount.path, "Mode": "", "RW": !mount.read_only, "Propagation": "",
         })
     });
-    volumes.chain(memory).collect()
+    let sockets = spec.docker_sockets.iter().map(|mount| {
+        serde_json::json!({
+            "Type": "bind", "Source": mount.shown_source, "Destination": mount.path, "Mode": mount.shown_mode,
+            "RW": !mount.read_only, "Propagation": "rprivate",
+        })
+    });
+    volumes.chain(sockets).chain(memory).collect()
 }
 
 /// Whether a container has a volume of that name, or anything mounted at that path.
 pub(super) fn has(spec: &ContainerSpec, wanted: &str) -> bool {
     spec.volumes.iter().any(|mount| mount.name.as_str() == wanted || mount.path == wanted)
+        || spec.docker_sockets.iter().any(|mount| mount.shown_source == wanted || mount.path == wanted)
         || spec.tmpfs.iter().any(|mount| mount.is_shown && mount.path == wanted)
 }
 

@@ -148,7 +148,7 @@ fn host_access() -> Rows {
     {
         rows.push(("Devices", json!([{"PathOnHost": device, "PathInContainer": "/dev/null"}]), Forbidden));
     }
-    for path in ["/", "/proc", "/var/run/docker.sock", "/etc/shadow", "/sys/fs/cgroup", "/dev"] {
+    for path in ["/", "/proc", "/var/run", "/etc/shadow", "/sys/fs/cgroup", "/dev"] {
         rows.push(("Binds", json!([format!("{path}:/x")]), Forbidden));
         rows.push(("Mounts", bind(path), Forbidden));
     }

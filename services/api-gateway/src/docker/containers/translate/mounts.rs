@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{ImageConfig, Result, TmpfsMount};
+use model::{ImageConfig, Result, SocketMount, TmpfsMount};
 use serde_json::Value;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::docker::volumes::{WantedVolume, no_such_driver};
 
+mod socket;
 mod tmpfs;
 
 /// Mounts one container may have.
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
 pub(super) struct Mounts {
     pub(super) tmpfs: Vec<TmpfsMount>,
     pub(super) volumes: Vec<WantedMount>,
+    pub(super) sockets: Vec<SocketMount>,
     pub(super) shared: Vec<Shared>,
     /// Paths of `Config.Volumes`, the image's included, to be shown.
     pub(super) declared: BTreeMap<String, Value>,
@@ -68,19 +70,26 @@ pub(super) fn mounts(body: &CreateBody, image: &ImageConfig) -> Result<Mounts> {
         all.tmpfs.push(tmpfs::from_options(path, options)?);
     }
     for written in host.binds.as_deref().unwrap_or_default() {
-        all.volumes.push(bind(written)?);
+        match socket::from_bind(written)? {
+            Some(socket) => all.sockets.push(socket),
+            None => all.volumes.push(bind(written)?),
+        }
     }
     let by_driver = !all.volumes.is_empty();
     for mount in &host.mounts {
         match mount.kind.as_str() {
             "tmpfs" => all.tmpfs.push(tmpfs::from_mount(mount)?),
             "volume" => all.volumes.push(volume(mount)?),
-            "bind" => return Err(host_path(&format!("mount of {:?}", mount.source))),
+            "bind" => match socket::from_mount(mount)? {
+                Some(socket) => all.sockets.push(socket),
+                None => return Err(host_path(&format!("mount of {:?}", mount.source))),
+            },
             "image" | "cluster" => return Err(not_built(&format!("mount of type {:?}", mount.kind))),
             other => return Err(invalid(format!("invalid mount config: mount type unknown: {other:?}"))),
         }
     }
     let paths = all.tmpfs.iter().map(|m| &m.path).chain(all.volumes.iter().map(|m| &m.path));
+    let paths = paths.chain(all.sockets.iter().map(|m| &m.path));
     let paths: Vec<String> = paths.cloned().collect();
     if let Some((_, twice)) = paths.iter().enumerate().find(|(i, path)| paths[..*i].contains(path)) {
         return Err(invalid(format!("Duplicate mount point: {twice}")));
@@ -97,7 +106,7 @@ pub(super) fn mounts(body: &CreateBody, image: &ImageConfig) -> Result<Mounts> {
     if by_driver && !matches!(host.volume_driver.as_str(), "" | "local") {
         return Err(no_such_driver(&host.volume_driver));
     }
-    if all.tmpfs.len() + all.volumes.len() > MOUNTS_MAX {
+    if all.tmpfs.len() + all.volumes.len() + all.sockets.len() > MOUNTS_MAX {
         return Err(invalid(format!("Mounts: at most {MOUNTS_MAX} are possible")));
     }
     Ok(all)

@@ -45,7 +45,7 @@ fn dockerds_texts_for_what_is_no_bind() {
 #[test]
 fn a_path_of_the_host_is_refused_with_a_way_out() {
     for (field, value) in [
-        ("Binds", json!(["/var/run/docker.sock:/var/run/docker.sock"])),
+        ("Binds", json!(["/var/run/docker.sock.d:/var/run/docker.sock"])),
         ("Mounts", json!([{"Type": "bind", "Source": "/proc", "Target": "/x"}])),
     ] {
         let error = host(field, value).expect_err("refused");
@@ -135,4 +135,31 @@ fn a_driver_that_is_not_here_is_named_when_a_volume_needs_it() {
     let mount = json!([{"Type": "volume", "Source": "data", "Target": "/data"}]);
     assert!(of(json!({"VolumeDriver": "x", "Mounts": mount})).is_ok(), "a mount names its own");
     assert!(of(json!({"VolumeDriver": "x"})).is_ok(), "nothing to make");
+}
+
+#[test]
+fn the_docker_socket_is_the_one_source_that_is_no_path_of_a_host() {
+    let all =
+        host("Binds", json!(["/var/run/docker.sock:/var/run/docker.sock", "/run/docker.sock:/tmp/d:ro,rprivate"]));
+    let all = all.expect("reads").sockets;
+    let seen: Vec<_> = all.iter().map(|s| (s.path.as_str(), s.read_only, s.shown_mode.as_str())).collect();
+    assert_eq!(seen, [("/var/run/docker.sock", false, ""), ("/tmp/d", true, "ro,rprivate")]);
+    let mount = json!([{"Type": "bind", "Source": "/var/run/docker.sock", "Target": "/d", "ReadOnly": true}]);
+    let all = host("Mounts", mount).expect("reads").sockets;
+    assert_eq!(
+        (all[0].path.as_str(), all[0].read_only, all[0].shown_source.as_str()),
+        ("/d", true, "/var/run/docker.sock")
+    );
+    for (written, said) in [
+        ("/var/run/docker.sock:/d:nocopy", "invalid mode: nocopy"),
+        ("/var/run/docker.sock:/d:rshared", "invalid mode: rshared"),
+        ("/var/run/docker.sock:d", "invalid mount path: 'd' mount path must be absolute"),
+        ("/var/run/docker.sock:/proc/x", "the runtime's own"),
+    ] {
+        assert!(text("Binds", json!([written])).contains(said), "{written}: {}", text("Binds", json!([written])));
+    }
+    let twice = json!(["/var/run/docker.sock:/d", "data:/d"]);
+    assert_eq!(text("Binds", twice), "Duplicate mount point: /d");
+    let shared = json!([{"Type": "bind", "Source": "/run/docker.sock", "Target": "/d", "BindOptions": {"Propagation": "shared"}}]);
+    assert!(text("Mounts", shared).contains("propagation"));
 }
