@@ -23,6 +23,7 @@ mod plan;
 mod ports;
 mod projects;
 mod purge;
+mod registry;
 mod report_history;
 mod reports;
 mod scope;
@@ -44,6 +45,9 @@ pub use networks::{ChosenSubnet, NETWORKS_PER_PROJECT, NetworkMember, NetworkRec
 pub use plan::{Applied, PLANNED_AT_ONCE};
 pub use projects::{NewProject, Project};
 pub use purge::{EVENTS_KEPT, Purged, REMOVED_KEPT};
+pub use registry::{
+    ManifestRow, NewManifest, Referrer, RegistryKey, Repository, RepositoryAccess, UPLOADS_PER_PROJECT,
+};
 pub use reports::Recorded;
 pub use scope::{OperatorScope, Principal, ProjectScope};
 pub use summary::{FleetCapacity, ProjectSummary};

@@ -31,6 +31,10 @@ pub(crate) const HEADER_BYTES: usize = 48 * 1024;
 pub(crate) const HEADERS: usize = 96;
 /// Longest credential.
 pub(crate) const TOKEN_BYTES: usize = 1024;
+/// Longest token of the registry's own token service.
+pub(crate) const REGISTRY_TOKEN_BYTES: usize = 8 * 1024;
+/// Longest form that asks for one.
+pub(crate) const TOKEN_FORM_BYTES: usize = 16 * 1024;
 /// Longest `X-Registry-Auth`.
 pub(crate) const REGISTRY_AUTH_BYTES: usize = 16 * 1024;
 

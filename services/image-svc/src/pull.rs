@@ -6,6 +6,7 @@ mod flight;
 mod layers;
 mod progress;
 mod resolve;
+mod source;
 
 use std::sync::Arc;
 
@@ -21,10 +22,12 @@ use crate::{
     blob_store::BlobStore,
     image_config,
     limits::PULLS_MAX,
-    upstream::{Platform, Repository, Upstreams},
+    upstream::{Platform, UpstreamError, Upstreams},
 };
 use flight::Flights;
 use resolve::Resolved;
+pub(crate) use source::HostedNames;
+use source::{Hosted, Source};
 
 /// Does pulls. Cheap to clone.
 #[derive(Clone)]
@@ -34,6 +37,7 @@ struct Inner {
     store: Store,
     blobs: BlobStore,
     upstreams: Upstreams,
+    hosted: HostedNames,
     flights: Flights,
     bus: Bus,
     platform: Platform,
@@ -45,7 +49,7 @@ pub(crate) struct Pull {
     inner: Arc<Inner>,
     scope: ProjectScope,
     reference: ImageReference,
-    repository: Arc<Repository>,
+    source: Source,
     resolved: Resolved,
     /// The platform that was asked for by name.
     asked_for: Option<Platform>,
@@ -62,9 +66,16 @@ struct Content {
 }
 
 impl Puller {
-    pub(crate) fn new(store: Store, blobs: BlobStore, upstreams: Upstreams, bus: Bus, platform: Platform) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        blobs: BlobStore,
+        upstreams: Upstreams,
+        hosted: HostedNames,
+        bus: Bus,
+        platform: Platform,
+    ) -> Self {
         let pulls = Arc::new(Semaphore::new(PULLS_MAX));
-        Self(Arc::new(Inner { store, blobs, upstreams, flights: Flights::default(), bus, platform, pulls }))
+        Self(Arc::new(Inner { store, blobs, upstreams, hosted, flights: Flights::default(), bus, platform, pulls }))
     }
 
     /// Resolves what is asked for. A failure here is still an answer with a status of its own.
@@ -77,19 +88,35 @@ impl Puller {
             None => None,
         };
         let wanted = asked_for.as_ref().unwrap_or(&self.0.platform);
-        let repositories = self.0.upstreams.repositories(&reference, request.auth.as_ref());
-        let repositories = repositories.map_err(|e| e.about(&reference))?;
-        let found = resolve::resolve(repositories, &reference, wanted).await;
-        let (repository, resolved) = found.map_err(|e| e.about(&reference))?;
+        let sources = self.sources(&reference, &request).await.map_err(|e| e.about(&reference))?;
+        let found = resolve::resolve(sources, &reference, wanted).await;
+        let (source, resolved) = found.map_err(|e| e.about(&reference))?;
         Ok(Pull {
             inner: self.0.clone(),
             scope: ProjectScope::delegated(request.project),
             reference,
-            repository: Arc::new(repository),
+            source,
             resolved,
             asked_for,
             _permit: permit,
         })
+    }
+}
+
+impl Puller {
+    /// Where to look, in order. What is hosted here is nowhere else, and is read with the rights of the
+    /// caller's project, whatever other credentials came along.
+    async fn sources(
+        &self,
+        reference: &ImageReference,
+        request: &PullRequest,
+    ) -> std::result::Result<Vec<Source>, UpstreamError> {
+        if self.0.hosted.has(reference) {
+            let hosted = Hosted::find(&self.0.store, &self.0.blobs, reference, request.project).await?;
+            return Ok(vec![Source::Hosted(hosted)]);
+        }
+        let repositories = self.0.upstreams.repositories(reference, request.auth.as_ref())?;
+        Ok(repositories.into_iter().map(|repository| Source::Upstream(Arc::new(repository))).collect())
     }
 }
 
@@ -135,8 +162,8 @@ impl Pull {
 
     async fn fetch_content(&self, progress: &Progress) -> Result<Content> {
         let manifest = &self.resolved.image;
-        let about = |e: crate::upstream::UpstreamError| e.about(&self.reference);
-        let config = self.repository.document(&manifest.config.digest, manifest.config.size).await.map_err(about)?;
+        let about = |e: UpstreamError| e.about(&self.reference);
+        let config = self.source.document(&manifest.config.digest, manifest.config.size).await.map_err(about)?;
         let checked = image_config::check(&config, manifest.layers.len()).map_err(|e| Error::Failed(e.to_string()))?;
         self.check_platform(&checked.platform)?;
         self.fetch_layers(progress).await?;

@@ -1,4 +1,4 @@
-//! A project's view of itself: the one platform route that a project's credential opens.
+//! A project's view of itself; with [`super::repositories`], what a project's credential opens here.
 
 use axum::{Json, extract::State};
 use chassis::Problems;
