@@ -137,6 +137,31 @@ impl Internal {
         self.document(response, path).await
     }
 
+    /// Passes a request on, and answers with whatever comes back, refusals included. With a body it may
+    /// take as long as the body does; without one the head must be here in time.
+    pub async fn relay<Q, S, E>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &Q,
+        mut headers: HeaderMap,
+        body: Option<S>,
+    ) -> Result<Response>
+    where
+        Q: Serialize + Sync + ?Sized,
+        S: Stream<Item = std::result::Result<bytes::Bytes, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let url = self.base.join(path).map_err(|e| Error::invalid("path", &e.to_string()))?;
+        request::inject(&mut headers);
+        let request = self.http.request(method, url).headers(headers).query(query);
+        let send = |request: reqwest::RequestBuilder| async { request.send().await.map_err(|e| self.unavailable(&e)) };
+        match body {
+            Some(body) => send(request.body(reqwest::Body::wrap_stream(body))).await,
+            None => self.within(send(request)).await,
+        }
+    }
+
     /// Asks for a byte stream in both directions: `Upgrade: <protocol>`, answered with 101.
     /// Shutting down the writing side ends that direction alone.
     pub async fn upgrade<Q, Req>(

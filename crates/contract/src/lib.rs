@@ -10,6 +10,7 @@ pub mod host;
 pub mod image;
 pub mod net;
 pub mod place;
+pub mod registry;
 pub mod socket;
 pub mod wake;
 

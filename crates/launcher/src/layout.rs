@@ -113,6 +113,12 @@ impl Layout {
         port + 5
     }
 
+    /// The hosted registry as references name it: the gateway, by either port.
+    pub(crate) fn registry_names(&self) -> Vec<String> {
+        let ports = [self.gateway_port(), self.gateway_tls_port()];
+        ports.iter().flat_map(|port| [format!("127.0.0.1:{port}"), format!("localhost:{port}")]).collect()
+    }
+
     /// The upstream registry as a reference names it.
     pub(crate) fn upstream(&self) -> String {
         format!("127.0.0.1:{}", self.registry_port())

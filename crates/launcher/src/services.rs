@@ -77,6 +77,8 @@ pub(crate) fn control_plane(layout: &Layout, addresses: &Addresses) -> Result<Ve
         // Docker Hub is what the seeded registry stands for; nothing else private may be reached.
         .set("_UPSTREAMS", format!("[{{ registry = \"docker.io\", mirrors = [\"{upstream}\"], mirrors_only = true }}]"))
         .set("EGRESS__ALLOWED_PRIVATE", format!("[\"{}\"]", layout.upstream()))
+        // The gateway's own address: what is pulled from there is here already.
+        .set("REGISTRY__NAMES", serde_json::to_string(&layout.registry_names())?)
         .set("COMMON__OPS_LISTEN", ops(layout.image_port()));
     let gateway = files(files(Settings::new(), "TLS", "gateway"), "INTERNAL_TLS", "gateway")
         .file("INTERNAL_TLS__CA", &pki.join("ca.pem"))

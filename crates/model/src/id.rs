@@ -47,6 +47,14 @@ uuid_id!(
     /// A credential's record (never the secret itself).
     TokenId
 );
+uuid_id!(
+    /// A repository of the hosted registry.
+    RepositoryId
+);
+uuid_id!(
+    /// An upload to the hosted registry that is not finished.
+    UploadId
+);
 
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {

@@ -16,6 +16,7 @@ mod name;
 mod network;
 mod quantity;
 mod reference;
+mod repository;
 mod resources;
 mod security;
 mod volume;
@@ -24,19 +25,20 @@ pub use container::{
     ContainerSpec, Desired, Exit, IpcMode, LogConfig, Observed, Phase, Progress, RestartPolicy, SocketMount,
     StreamFlags, TmpfsMount,
 };
-pub use digest::Digest;
+pub use digest::{Digest, DigestAlgorithm};
 pub use error::{Error, Result};
 pub use event::{Event, EventKind};
 pub use health::{
     HEALTH_LOG_ENTRIES, HEALTH_OUTPUT_MAX_BYTES, Health, HealthProbe, HealthStatus, Healthcheck, HealthcheckSettings,
 };
 pub use host::{HostCapacity, HostCondition, HostState};
-pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, TenantId, TokenId, VolumeId};
+pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, RepositoryId, TenantId, TokenId, UploadId, VolumeId};
 pub use image::{ImageConfig, LayerDescriptor, LayerEncoding};
 pub use name::{ContainerName, Slug, VolumeName};
 pub use network::{Endpoint, MacAddress, NETWORKS_PER_CONTAINER, PortBinding, PortProtocol, PublishedPort};
 pub use quantity::{MemoryBytes, NanoCpus};
 pub use reference::{DEFAULT_REGISTRY, ImageReference};
+pub use repository::{ManifestReference, RepositoryName};
 pub use resources::{Resources, Ulimit};
 pub use security::{
     Capability, DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, SecuritySpec,

@@ -120,7 +120,7 @@ fn split_registry(name: &str) -> (&str, &str) {
     }
 }
 
-fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     (1..=128).contains(&tag.len())
         && tag.bytes().next().is_some_and(word)
@@ -142,7 +142,7 @@ fn is_registry(host: &str) -> bool {
 }
 
 /// Lower-case alphanumerics joined by `.`, `_`, `__` or dashes.
-fn is_path_component(component: &str) -> bool {
+pub(crate) fn is_path_component(component: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let ends_ok = component.bytes().next().is_some_and(alnum) && component.bytes().last().is_some_and(alnum);
     ends_ok

@@ -12,7 +12,8 @@ impl Store {
     pub async fn record_blob(&self, digest: &Digest, size_bytes: u64, origin: &str) -> Result<()> {
         sqlx::query!(
             "WITH stored AS (
-                 INSERT INTO blobs (digest, size_bytes) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING)
+                 INSERT INTO blobs (digest, size_bytes) VALUES ($1, $2)
+                 ON CONFLICT (digest) DO UPDATE SET touched_at = now())
              INSERT INTO blob_origins (digest, origin) VALUES ($1, $3) ON CONFLICT DO NOTHING",
             digest.as_str(),
             i64::try_from(size_bytes).unwrap_or(i64::MAX),

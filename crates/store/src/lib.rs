@@ -25,6 +25,7 @@ mod policy;
 mod ports;
 mod projects;
 mod purge;
+mod registry;
 mod report_history;
 mod reports;
 mod scope;
@@ -47,6 +48,9 @@ pub use plan::{Applied, PLANNED_AT_ONCE};
 pub use policy::{PolicyChange, ProjectPolicy, docker_socket_is_off};
 pub use projects::{NewProject, Project};
 pub use purge::{EVENTS_KEPT, Purged, REMOVED_KEPT};
+pub use registry::{
+    ManifestRow, NewManifest, Referrer, RegistryKey, Repository, RepositoryAccess, UPLOADS_PER_PROJECT,
+};
 pub use reports::Recorded;
 pub use scope::{OperatorScope, Principal, ProjectScope};
 pub use summary::{FleetCapacity, ProjectSummary};

@@ -2,6 +2,7 @@
 
 use contract::socket::Claim;
 use model::{ContainerId, HostId, ProjectId, Result, TenantId, TokenId};
+use uuid::Uuid;
 
 use crate::{Store, docker_socket_is_off, store_error};
 
@@ -80,14 +81,34 @@ impl Store {
         .fetch_optional(self.pool())
         .await
         .map_err(store_error)?;
-        Ok(row.map(|row| match row.project_id {
-            Some(project) => Principal::Project(ProjectScope {
-                project: ProjectId(project),
-                tenant: row.tenant_id.map(TenantId),
-                token: Some(TokenId(row.token_id)),
-            }),
-            None => Principal::Operator(OperatorScope { token: TokenId(row.token_id) }),
-        }))
+        Ok(row.map(|row| principal(row.token_id, row.project_id, row.tenant_id)))
+    }
+
+    /// The principal of a credential that was checked before, and from which a signed, short-lived one
+    /// was made: it lives no longer than what it was made from.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn authenticate_again(&self, made_from: TokenId) -> Result<Option<Principal>> {
+        let row = sqlx::query!(
+            r#"SELECT token_id AS "token_id!", project_id, tenant_id FROM authenticate_again($1)"#,
+            made_from.0
+        )
+        .fetch_optional(self.pool())
+        .await
+        .map_err(store_error)?;
+        Ok(row.map(|row| principal(row.token_id, row.project_id, row.tenant_id)))
+    }
+}
+
+fn principal(token: Uuid, project: Option<Uuid>, tenant: Option<Uuid>) -> Principal {
+    match project {
+        Some(project) => Principal::Project(ProjectScope {
+            project: ProjectId(project),
+            tenant: tenant.map(TenantId),
+            token: Some(TokenId(token)),
+        }),
+        None => Principal::Operator(OperatorScope { token: TokenId(token) }),
     }
 
     /// For which project does this host ask, on behalf of this run of one of its containers? `None`: it

@@ -131,8 +131,16 @@ pub(crate) async fn authenticate(gateway: &Gateway, request: &Parts) -> Result<P
     found.ok_or_else(unauthenticated)
 }
 
+/// Which principal a secret names that came by another way than a header.
+pub(crate) async fn authenticate_secret(gateway: &Gateway, secret: &str) -> Result<Principal> {
+    if secret.is_empty() || secret.len() > limits::TOKEN_BYTES {
+        return Err(unauthenticated());
+    }
+    gateway.store.authenticate("bearer", &ids::sha256(secret.as_bytes())).await?.ok_or_else(unauthenticated)
+}
+
 /// The token in the one `Authorization` header; none if there is no such header.
-fn presented(headers: &HeaderMap) -> Result<Option<String>> {
+pub(crate) fn presented(headers: &HeaderMap) -> Result<Option<String>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(None);

@@ -40,6 +40,17 @@ pub struct Config {
     /// Requests a project may make.
     #[serde(default)]
     pub rate_limit: RateLimit,
+    /// The hosted registry.
+    #[serde(default)]
+    pub registry: Registry,
+}
+
+/// How clients know the hosted registry.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// `https://registry.example.com`, behind a proxy; otherwise whatever address a client used.
+    pub public_url: Option<String>,
 }
 
 impl Config {

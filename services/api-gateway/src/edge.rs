@@ -30,6 +30,7 @@ pub(crate) struct Faces {
     pub(crate) gateway: Gateway,
     pub(crate) docker: Router,
     pub(crate) platform: Router,
+    pub(crate) registry: Router,
 }
 
 /// Everything that reaches the public listeners.
@@ -42,7 +43,7 @@ pub(crate) async fn enter(State(faces): State<Faces>, request: Request) -> Respo
         return face.refuse(StatusCode::BAD_REQUEST, "malformed path");
     }
     match face {
-        Face::Registry => registry::answer(),
+        Face::Registry => through(faces.registry, request).await,
         Face::Platform => through(faces.platform, request).await,
         Face::Docker => enter_docker(faces, request).await,
     }

@@ -1,4 +1,5 @@
-//! The public door of Wharfage: the Docker Engine API, the platform API, the OpenAPI document.
+//! The public door of Wharfage: the Docker Engine API, the platform API, the registry, the
+//! OpenAPI document.
 //!
 //! A handler is: extract (who, what), one transaction, render. Existence and permission are decided
 //! by Postgres inside the caller's project and by nothing else; another project's thing is *not
@@ -21,7 +22,7 @@ pub use config::Config;
 pub use openapi::openapi;
 pub use state::Gateway;
 
-use axum::Router;
+use axum::{Extension, Router};
 use chassis::{App, Ctx, Server};
 
 /// Assembles the service; nothing listens yet.
@@ -33,7 +34,8 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let gateway = Gateway::new(&ctx, config)?;
     let router = router(&gateway);
     let plain = gateway.config.listen.map(|address| Server::tcp(address, router.clone()));
-    let tls = gateway.config.tls.as_ref().map(|tls| Server::tcp(tls.listen, router.clone()).with_tls(tls.server()));
+    let over_tls = router.layer(Extension(registry::OverTls));
+    let tls = gateway.config.tls.as_ref().map(|tls| Server::tcp(tls.listen, over_tls).with_tls(tls.server()));
     let mut servers: Vec<Server> = plain.into_iter().chain(tls).collect();
     anyhow::ensure!(!servers.is_empty(), "neither `listen` nor `[tls]` is configured: nobody could reach the gateway");
     if let Some(address) = gateway.config.hosts_listen {
@@ -54,5 +56,10 @@ pub fn hosts_router(gateway: &Gateway) -> Router {
 }
 
 fn faces(gateway: &Gateway) -> edge::Faces {
-    edge::Faces { gateway: gateway.clone(), docker: docker::router(gateway), platform: platform::router(gateway) }
+    edge::Faces {
+        gateway: gateway.clone(),
+        docker: docker::router(gateway),
+        platform: platform::router(gateway),
+        registry: registry::router(gateway),
+    }
 }

@@ -35,6 +35,10 @@ pub(crate) const TOKEN_BYTES: usize = 1024;
 pub(crate) const SHOWN_EXECS: i64 = 1_000;
 /// Longest message of a WebSocket.
 pub(crate) const WEBSOCKET_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Longest token of the registry's own token service.
+pub(crate) const REGISTRY_TOKEN_BYTES: usize = 8 * 1024;
+/// Longest form that asks for one.
+pub(crate) const TOKEN_FORM_BYTES: usize = 16 * 1024;
 /// Longest `X-Registry-Auth`.
 pub(crate) const REGISTRY_AUTH_BYTES: usize = 16 * 1024;
 

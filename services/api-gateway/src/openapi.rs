@@ -11,19 +11,21 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::{Gateway, docker, platform};
+use crate::{Gateway, docker, platform, registry};
 
 /// The document.
 #[must_use]
 pub fn openapi() -> OpenApi {
     let (_, mut document) =
         OpenApiRouter::<Gateway>::default().merge(docker::documented()).merge(platform::documented()).split_for_parts();
+    registry::documented(&mut document);
     document.info = InfoBuilder::new()
         .title("Wharfage")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
             "One Docker endpoint per project, over a fleet of hosts. Docker's own paths may be \
-             prefixed with `/v1.24` to `/v1.53`; the platform API is under `/api/v1`.",
+             prefixed with `/v1.24` to `/v1.53`; the platform API is under `/api/v1`, the hosted registry \
+             (OCI distribution 1.1) under `/v2/`.",
         ))
         .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
         .build();

@@ -1,11 +1,12 @@
 //! The platform API, `/api/v1/…`: what Docker has no word for. Tenants, projects, credentials,
-//! hosts. Errors are problem documents (RFC 9457). Operators administer; a project's credential
+//! hosts, and of a project's repositories what the registry's own API has no word for. Errors are problem documents (RFC 9457). Operators administer; a project's credential
 //! sees its own project here and nothing more.
 
 mod hosts;
 mod input;
 mod own;
 mod projects;
+mod repositories;
 mod tenants;
 mod tokens;
 
@@ -26,7 +27,8 @@ pub(crate) fn documented() -> OpenApiRouter<Gateway> {
         .merge(projects::routes())
         .merge(tokens::routes())
         .merge(hosts::routes())
-        .merge(own::routes());
+        .merge(own::routes())
+        .merge(repositories::routes());
     openapi::add_schema::<problem::Problem>(router.get_openapi_mut());
     router
 }

@@ -6,7 +6,7 @@ use std::{ops::Deref, sync::Arc};
 use chassis::{Bus, Clock, Ctx, ExpectedPeer, client::Internal, tls};
 use store::Store;
 
-use crate::{agents::Agents, config::Config, limits::Rates};
+use crate::{agents::Agents, config::Config, limits::Rates, registry::Keys};
 
 /// The gateway; cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Parts {
     pub(crate) agents: Agents,
     /// Requests a project may make.
     pub(crate) rates: Rates,
+    /// Keys that sign the registry's tokens.
+    pub(crate) registry_keys: Keys,
     /// The time.
     pub(crate) clock: Clock,
     /// As configured.
@@ -59,6 +61,7 @@ impl Gateway {
             image: neighbour(&config.image, "image")?,
             agents: Agents::new(config.internal_tls.clone()),
             rates,
+            registry_keys: Keys::default(),
             clock: ctx.clock().clone(),
             store,
             bus,

@@ -1,10 +1,12 @@
 //! The HTTP face: pulls for the gateway, layers for hosts. Who may call what is decided by the
 //! certificate, before anything else.
 
+mod blob_answer;
 mod images;
 mod layers;
 mod logins;
 mod pulls;
+mod registry;
 
 use axum::Router;
 use chassis::Ctx;
@@ -12,7 +14,7 @@ use store::Store;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{blob_store::BlobStore, make::Maker, pull::Puller};
+use crate::{blob_store::BlobStore, make::Maker, pull::Puller, registry::Registry};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
@@ -28,6 +30,7 @@ pub struct AppState {
     pub(crate) blobs: BlobStore,
     pub(crate) puller: Puller,
     pub(crate) maker: Maker,
+    pub(crate) registry: Registry,
 }
 
 /// The routes and their description.
@@ -38,6 +41,7 @@ pub fn api() -> (Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(layers::read_layer))
         .routes(routes!(images::upload_layer))
         .routes(routes!(images::make_image))
+        .merge(registry::routes())
         .split_for_parts()
 }
 

@@ -11,11 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
-use model::{Digest, Error, Result};
+use model::{Digest, DigestAlgorithm, Error, Result};
 use object_store::{
     GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _, WriteMultipart, local::LocalFileSystem, path::Path,
 };
-use ring::digest::{Context, SHA256};
+use ring::digest::{Algorithm, Context, SHA256, SHA512};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
@@ -32,8 +32,6 @@ pub(crate) struct BlobStore {
 
 /// A stored blob, or a part of it, on its way out.
 pub(crate) struct BlobBody {
-    /// The part that follows.
-    pub(crate) range: Range<u64>,
     /// Its bytes.
     pub(crate) stream: BoxStream<'static, io::Result<Bytes>>,
 }
@@ -48,6 +46,7 @@ impl BlobStore {
         let lock = File::create(root.join("lock"))?;
         lock.try_lock().map_err(|e| io::Error::other(format!("{} is in use: {e}", root.display())))?;
         std::fs::create_dir_all(root.join("staging"))?;
+        std::fs::create_dir_all(root.join("uploads"))?;
         remove_unfinished(&root.join("blobs"))?;
         let objects = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
         Ok(Self { objects: Arc::new(objects), root: root.to_owned(), _lock: Arc::new(lock) })
@@ -65,6 +64,39 @@ impl BlobStore {
     /// Where content may be put together before its digest is known.
     pub(crate) fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    /// Where uploads to the registry grow; they outlive this process.
+    pub(crate) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    /// Makes a file of [`BlobStore::uploads`], durable and verified, the blob it is: by its name alone.
+    ///
+    /// # Errors
+    /// The store does not take it.
+    pub(crate) async fn adopt(&self, file: &FsPath, digest: &Digest) -> Result<()> {
+        let (from, to) = (file.to_owned(), self.root.join(location(digest).as_ref()));
+        let moved = tokio::task::spawn_blocking(move || {
+            let shard = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            if !shard.exists() {
+                std::fs::create_dir_all(shard)?;
+                shard.parent().map_or(Ok(()), sync_directory)?;
+            }
+            std::fs::rename(&from, &to)?;
+            sync_directory(shard)
+        });
+        moved.await.map_err(Error::internal)?.map_err(|e| storage_error(digest.as_str(), &e))
+    }
+
+    /// Stores a document that is in memory.
+    ///
+    /// # Errors
+    /// It is not what the digest names, or the store does not take it.
+    pub(crate) async fn put(&self, digest: &Digest, content: Bytes) -> Result<()> {
+        let mut writer = self.begin(digest, content.len() as u64).await?;
+        writer.write(content).await?;
+        writer.finish().await
     }
 
     /// Length of a stored blob; `None` if it is not stored.
@@ -87,7 +119,7 @@ impl BlobStore {
         let upload = self.objects.put_multipart(&location(digest)).await.map_err(|e| storage_error("a blob", &e))?;
         Ok(BlobWriter {
             parts: WriteMultipart::new_with_chunk_size(upload, BLOB_PART_BYTES),
-            sum: Context::new(&SHA256),
+            sum: Context::new(hash(digest.algorithm())),
             digest: digest.clone(),
             size_bytes,
             written: 0,
@@ -117,7 +149,7 @@ impl BlobStore {
             }
             GetResultPayload::Stream(stream) => stream.map_err(io::Error::from).boxed(),
         };
-        Ok(BlobBody { range, stream })
+        Ok(BlobBody { stream })
     }
 }
 
@@ -179,10 +211,37 @@ pub(crate) fn digest_of(content: &[u8]) -> Digest {
     Digest::sha256(sum)
 }
 
+/// The digest of a document in memory, by either hash.
+pub(crate) fn digest_by(algorithm: DigestAlgorithm, content: &[u8]) -> Digest {
+    digest_from(&ring::digest::digest(hash(algorithm), content))
+}
+
+/// The hash behind a digest's name.
+pub(crate) fn hash(algorithm: DigestAlgorithm) -> &'static Algorithm {
+    match algorithm {
+        DigestAlgorithm::Sha256 => &SHA256,
+        DigestAlgorithm::Sha512 => &SHA512,
+    }
+}
+
+/// A sum of either hash as a digest.
+pub(crate) fn digest_from(sum: &ring::digest::Digest) -> Digest {
+    match <[u8; 64]>::try_from(sum.as_ref()) {
+        Ok(long) => Digest::sha512(long),
+        Err(_) => {
+            let mut short = [0; 32];
+            short.copy_from_slice(sum.as_ref());
+            Digest::sha256(short)
+        }
+    }
+}
+
+fn sync_directory(at: &FsPath) -> io::Result<()> {
+    File::open(at)?.sync_all()
+}
+
 fn verify(expected: &Digest, sum: Context) -> Result<()> {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(sum.finish().as_ref());
-    let got = Digest::sha256(bytes);
+    let got = digest_from(&sum.finish());
     if got == *expected { Ok(()) } else { Err(mismatch(expected, &got)) }
 }
 
@@ -198,11 +257,11 @@ fn short(digest: &Digest, size_bytes: u64, written: u64) -> Error {
 /// Sharded by the first byte, so that no directory grows without bound.
 fn location(digest: &Digest) -> Path {
     let hex = digest.hex();
-    Path::from_iter(["blobs", "sha256", &hex[..2], hex])
+    Path::from_iter(["blobs", digest.algorithm().as_str(), &hex[..2], hex])
 }
 
 /// Names what could not be stored and why, without paths of this machine.
-fn storage_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+pub(crate) fn storage_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     let mut cause = Some(error);
     while let Some(at) = cause {
         if let Some(io) = at.downcast_ref::<io::Error>() {

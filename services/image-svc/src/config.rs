@@ -40,6 +40,18 @@ pub struct Config {
     /// Patience with upstreams.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// The hosted registry.
+    #[serde(default)]
+    pub registry: HostedRegistry,
+}
+
+/// How tenants name the hosted registry in a reference.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostedRegistry {
+    /// `host:port` of the gateways, as it stands in `docker pull host:port/tenant/project/name`. What is
+    /// pulled by these names is taken from the store here.
+    pub names: Vec<String>,
 }
 
 /// PEM files.

@@ -2,7 +2,7 @@
 //! written by whoever built the image and will shape containers, so what could not be a container is
 //! refused here by name.
 
-use model::Digest;
+use model::{Digest, DigestAlgorithm};
 use serde::Deserialize;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -75,6 +75,9 @@ pub(crate) fn check(document: &[u8], layers: usize) -> Result<CheckedConfig, Bad
     let diff_ids = raw.rootfs.diff_ids.unwrap_or_default();
     if diff_ids.len() != layers {
         return bad(format!("it has {} diff_ids for {layers} layers", diff_ids.len()));
+    }
+    if diff_ids.iter().any(|id| id.algorithm() != DigestAlgorithm::Sha256) {
+        return bad("a diff_id is not a sha256 digest".into());
     }
     if raw.history.is_some_and(|h| h.len() > CONFIG_ENTRIES_MAX) {
         return bad(format!("history has more than {CONFIG_ENTRIES_MAX} entries"));

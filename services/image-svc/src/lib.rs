@@ -9,6 +9,7 @@ mod image_config;
 mod limits;
 mod make;
 mod pull;
+mod registry;
 mod upload;
 mod upstream;
 
@@ -17,11 +18,12 @@ use chassis::{App, Bus, Ctx, Server};
 use store::Store;
 
 pub use api::{AppState, api};
-pub use config::{Config, Egress, Timeouts, TlsFiles, Upstream};
+pub use config::{Config, Egress, HostedRegistry, Timeouts, TlsFiles, Upstream};
 
 use blob_store::BlobStore;
 use make::Maker;
-use pull::Puller;
+use pull::{HostedNames, Puller};
+use registry::Registry;
 use upstream::{Platform, Upstreams};
 
 /// The description of the API: what `openapi/image-svc.json` holds.
@@ -39,6 +41,7 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let tls = config.tls.server();
     let listen = config.listen;
     let state = state(config, &ctx)?;
+    registry::upkeep::start(state.registry.clone(), &ctx);
     let (router, _) = api();
     Ok(App { servers: vec![Server::tcp(listen, router.with_state(state)).with_tls(tls).with_ops()] })
 }
@@ -56,8 +59,10 @@ pub fn state(config: Config, ctx: &Ctx) -> anyhow::Result<AppState> {
     ctx.health().fact("redis", move || if redis.connected() { "connected".into() } else { "away".into() });
     let platform = Platform::parse(&config.platform).with_context(|| format!("platform {:?}", config.platform))?;
     let maker = Maker { store: store.clone(), blobs: blobs.clone(), bus: bus.clone(), platform: platform.clone() };
-    let puller = Puller::new(store.clone(), blobs.clone(), upstreams, bus, platform);
-    let state = AppState { store, blobs, puller, maker };
+    let registry = Registry::new(store.clone(), blobs.clone());
+    let hosted = HostedNames::new(&config.registry.names);
+    let puller = Puller::new(store.clone(), blobs.clone(), upstreams, hosted, bus, platform);
+    let state = AppState { store, blobs, puller, maker, registry };
     state.watch_health(ctx);
     Ok(state)
 }

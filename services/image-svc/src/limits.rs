@@ -53,3 +53,22 @@ pub(crate) const CONFIG_ENTRIES_MAX: usize = 4_096;
 pub(crate) const CONFIG_ENTRY_BYTES_MAX: usize = 128 * 1024;
 /// Bytes of all of them; the kernel takes no more for arguments and environment together.
 pub(crate) const CONFIG_ENTRIES_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of an upload after which what came is made durable and noted.
+pub(crate) const UPLOAD_NOTED_BYTES: u64 = 32 * 1024 * 1024;
+/// An upload nobody goes on with ends.
+pub(crate) const UPLOAD_IDLE: Duration = Duration::from_secs(24 * 3600);
+/// Time between two looks for such uploads.
+pub(crate) const UPLOAD_SWEEP: Duration = Duration::from_secs(600);
+/// Uploads ended by one look.
+pub(crate) const UPLOADS_SWEPT_MAX: i32 = 1_000;
+/// Uploads whose running sum is kept in memory between two requests; others are read again at their end.
+pub(crate) const UPLOAD_SUMS_MAX: usize = 4_096;
+/// Descriptors of a manifest or index that is pushed.
+pub(crate) const DESCRIPTORS_MAX: usize = 4_096;
+/// Annotations of a manifest that is pushed.
+pub(crate) const ANNOTATION_BYTES_MAX: usize = 64 * 1024;
+/// Entries of one answer that lists tags or repositories.
+pub(crate) const LIST_ENTRIES_MAX: i64 = 10_000;
+/// Entries of one answer that lists referrers: their annotations bound its length.
+pub(crate) const REFERRERS_MAX: i64 = 50;

@@ -7,6 +7,7 @@ mod flight;
 mod layers;
 mod progress;
 mod resolve;
+mod source;
 
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ use crate::{
 use all_tags::AllTags;
 use flight::Flights;
 use resolve::Resolved;
+pub(crate) use source::HostedNames;
+use source::{Hosted, Source};
 
 /// Does pulls. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +42,7 @@ struct Inner {
     store: Store,
     blobs: BlobStore,
     upstreams: Upstreams,
+    hosted: HostedNames,
     flights: Flights,
     bus: Bus,
     platform: Platform,
@@ -51,7 +55,7 @@ pub(crate) enum Begun {
     /// Of one image.
     One(Box<Pull>),
     /// Of all of a repository's.
-    All(AllTags),
+    All(Box<AllTags>),
 }
 
 /// A pull whose manifest is known: it can begin to say how it goes.
@@ -59,7 +63,7 @@ pub(crate) struct Pull {
     inner: Arc<Inner>,
     scope: ProjectScope,
     reference: ImageReference,
-    repository: Arc<Repository>,
+    source: Source,
     resolved: Resolved,
     /// The platform that was asked for by name.
     asked_for: Option<Platform>,
@@ -76,10 +80,18 @@ struct Content {
 }
 
 impl Puller {
-    pub(crate) fn new(store: Store, blobs: BlobStore, upstreams: Upstreams, bus: Bus, platform: Platform) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        blobs: BlobStore,
+        upstreams: Upstreams,
+        hosted: HostedNames,
+        bus: Bus,
+        platform: Platform,
+    ) -> Self {
         let pulls = Arc::new(Semaphore::new(PULLS_MAX));
         let logins = Semaphore::new(LOGINS_MAX);
-        Self(Arc::new(Inner { store, blobs, upstreams, flights: Flights::default(), bus, platform, pulls, logins }))
+        let flights = Flights::default();
+        Self(Arc::new(Inner { store, blobs, upstreams, hosted, flights, bus, platform, pulls, logins }))
     }
 
     /// Resolves what is asked for. A failure here is still an answer with a status of its own.
@@ -90,9 +102,9 @@ impl Puller {
         if !request.all_tags {
             return Ok(Begun::One(Box::new(self.resolve(&request, reference, permit).await?)));
         }
-        let repositories = self.0.upstreams.repositories(&reference, request.auth.as_ref());
-        let tags = all_tags::find(repositories.map_err(|e| e.about(&reference))?, &reference).await?;
-        Ok(Begun::All(AllTags { puller: self.clone(), request, reference, tags, permit }))
+        let sources = self.sources(&reference, &request).await.map_err(|e| e.about(&reference))?;
+        let tags = all_tags::find(sources, &reference).await?;
+        Ok(Begun::All(Box::new(AllTags { puller: self.clone(), request, reference, tags, permit })))
     }
 
     /// Whether the registry that credentials are for takes them; why not.
@@ -116,19 +128,35 @@ impl Puller {
             None => None,
         };
         let wanted = asked_for.as_ref().unwrap_or(&self.0.platform);
-        let repositories = self.0.upstreams.repositories(&reference, request.auth.as_ref());
-        let repositories = repositories.map_err(|e| e.about(&reference))?;
-        let found = resolve::resolve(repositories, &reference, wanted).await;
-        let (repository, resolved) = found.map_err(|e| e.about(&reference))?;
+        let sources = self.sources(&reference, request).await.map_err(|e| e.about(&reference))?;
+        let found = resolve::resolve(sources, &reference, wanted).await;
+        let (source, resolved) = found.map_err(|e| e.about(&reference))?;
         Ok(Pull {
             inner: self.0.clone(),
             scope: ProjectScope::delegated(request.project),
             reference,
-            repository: Arc::new(repository),
+            source,
             resolved,
             asked_for,
             _permit: permit,
         })
+    }
+}
+
+impl Puller {
+    /// Where to look, in order. What is hosted here is nowhere else, and is read with the rights of the
+    /// caller's project, whatever other credentials came along.
+    async fn sources(
+        &self,
+        reference: &ImageReference,
+        request: &PullRequest,
+    ) -> std::result::Result<Vec<Source>, UpstreamError> {
+        if self.0.hosted.has(reference) {
+            let hosted = Hosted::find(&self.0.store, &self.0.blobs, reference, request.project).await?;
+            return Ok(vec![Source::Hosted(hosted)]);
+        }
+        let repositories = self.0.upstreams.repositories(reference, request.auth.as_ref())?;
+        Ok(repositories.into_iter().map(|repository| Source::Upstream(Arc::new(repository))).collect())
     }
 }
 
@@ -187,8 +215,8 @@ impl Pull {
 
     async fn fetch_content(&self, progress: &Progress) -> Result<Content> {
         let manifest = &self.resolved.image;
-        let about = |e: crate::upstream::UpstreamError| e.about(&self.reference);
-        let config = self.repository.document(&manifest.config.digest, manifest.config.size).await.map_err(about)?;
+        let about = |e: UpstreamError| e.about(&self.reference);
+        let config = self.source.document(&manifest.config.digest, manifest.config.size).await.map_err(about)?;
         let checked = image_config::check(&config, manifest.layers.len()).map_err(|e| Error::Failed(e.to_string()))?;
         self.check_platform(&checked.platform)?;
         self.fetch_layers(progress).await?;

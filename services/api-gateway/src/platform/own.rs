@@ -1,5 +1,5 @@
-//! A project's view of itself, and its own say in its policy: the platform routes that a project's
-//! credential opens.
+//! A project's view of itself, and its own say in its policy; with [`super::repositories`], what a
+//! project's credential opens here.
 
 use axum::{Json, extract::State};
 use chassis::Problems;

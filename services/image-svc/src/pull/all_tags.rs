@@ -6,8 +6,8 @@ use contract::image::PullRequest;
 use model::{Error, ImageReference, Result};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Progress, Puller};
-use crate::upstream::{Repository, UpstreamError};
+use super::{Progress, Puller, source::Source};
+use crate::upstream::UpstreamError;
 
 /// A repository whose tags are known.
 pub(crate) struct AllTags {
@@ -18,11 +18,11 @@ pub(crate) struct AllTags {
     pub(super) permit: Arc<OwnedSemaphorePermit>,
 }
 
-/// The tags, at the first upstream that has the repository.
-pub(super) async fn find(repositories: Vec<Repository>, reference: &ImageReference) -> Result<Vec<String>> {
+/// The tags, at the first source that has the repository.
+pub(super) async fn find(sources: Vec<Source>, reference: &ImageReference) -> Result<Vec<String>> {
     let mut worst = UpstreamError::Unreachable(format!("no upstream is configured for {}", reference.registry));
-    for repository in repositories {
-        match repository.tags().await {
+    for source in sources {
+        match source.tags().await {
             Ok(tags) => return Ok(tags),
             Err(error) if error.tells_more_than(&worst) || matches!(worst, UpstreamError::Unreachable(_)) => {
                 worst = error;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Instant};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use model::{Digest, Error, Result};
 
-use super::{Progress, Pull, download::Download, flight::Transfer};
+use super::{Progress, Pull, download::Download, flight::Transfer, source::Source};
 use crate::{
     limits::{LAYERS_IN_PARALLEL, PROGRESS_INTERVAL},
     upstream::Descriptor,
@@ -52,12 +52,21 @@ impl Pull {
 
     async fn fetch_layer(&self, layer: Descriptor, progress: &Progress) -> Result<Digest> {
         let (digest, total) = (layer.digest.clone(), layer.size);
-        let key = (self.repository.sharing_key(), digest.clone());
+        let repository = match &self.source {
+            Source::Upstream(repository) => repository.clone(),
+            Source::Hosted(hosted) => {
+                // Nothing is transferred: what the repository links is here.
+                hosted.has(&layer).await.map_err(|e| e.about(&self.reference))?;
+                progress.layer(&digest, "Download complete").await;
+                return Ok(digest);
+            }
+        };
+        let key = (repository.sharing_key(), digest.clone());
         let flight = self.inner.flights.join(key, |state| {
             let download = Download {
                 store: self.inner.store.clone(),
                 blobs: self.inner.blobs.clone(),
-                repository: self.repository.clone(),
+                repository: repository.clone(),
                 reference: self.reference.clone(),
                 layer,
             };

@@ -2,6 +2,7 @@
 
 use model::{DEFAULT_REGISTRY, Digest, ImageReference};
 
+use super::source::Source;
 use crate::{
     limits::INDEX_DEPTH_MAX,
     upstream::{Document, Fetched, ImageManifest, Platform, Repository, UpstreamError, select},
@@ -19,17 +20,20 @@ pub(super) struct Resolved {
 
 /// Asks the upstreams in order. If none has it, the answer is the one that tells most.
 pub(super) async fn resolve(
-    repositories: Vec<Repository>,
+    sources: Vec<Source>,
     reference: &ImageReference,
     wanted: &Platform,
-) -> Result<(Repository, Resolved), UpstreamError> {
+) -> Result<(Source, Resolved), UpstreamError> {
     let mut worst = UpstreamError::Unreachable(format!("no upstream is configured for {}", reference.registry));
-    for repository in repositories {
-        match resolve_at(&repository, reference, wanted).await {
-            Ok(resolved) => return Ok((repository, resolved)),
+    for source in sources {
+        match resolve_at(&source, reference, wanted).await {
+            Ok(resolved) => return Ok((source, resolved)),
             Err(error) => {
-                tracing::debug!(origin = repository.origin(), %error, %reference, "not resolved here");
-                let error = as_hub_words_it(error, &repository, reference).await;
+                tracing::debug!(%error, %reference, "not resolved here");
+                let error = match &source {
+                    Source::Upstream(repository) => as_hub_words_it(error, repository, reference).await,
+                    Source::Hosted(_) => error,
+                };
                 if error.tells_more_than(&worst) || matches!(worst, UpstreamError::Unreachable(_)) {
                     worst = error;
                 }
@@ -39,24 +43,20 @@ pub(super) async fn resolve(
     Err(worst)
 }
 
-async fn resolve_at(
-    repository: &Repository,
-    reference: &ImageReference,
-    wanted: &Platform,
-) -> Result<Resolved, UpstreamError> {
+async fn resolve_at(source: &Source, reference: &ImageReference, wanted: &Platform) -> Result<Resolved, UpstreamError> {
     let name = match (&reference.digest, &reference.tag) {
         (Some(digest), _) => digest.to_string(),
         (None, Some(tag)) => tag.clone(),
         (None, None) => "latest".to_owned(),
     };
-    let mut fetched = repository.manifest(&name).await?;
+    let mut fetched = source.manifest(&name).await?;
     let named_by = fetched.digest.clone();
     for _ in 0..=INDEX_DEPTH_MAX {
         match Document::parse(&fetched)? {
             Document::Manifest(image) => return Ok(Resolved { named_by, manifest: fetched, image }),
             Document::Index(entries) => {
                 let entry = select(&entries, wanted)?;
-                fetched = repository.manifest(entry.digest.as_str()).await?;
+                fetched = source.manifest(entry.digest.as_str()).await?;
                 if fetched.body.len() as u64 != entry.size {
                     return Err(UpstreamError::Invalid(format!(
                         "manifest {} has {} bytes where the index says {}",

@@ -2,7 +2,7 @@
 //! its shape both say, or it is refused: one that can be read two ways is an attack
 //! (CVE-2021-41190).
 
-use model::{Digest, LayerEncoding};
+use model::{Digest, DigestAlgorithm, LayerEncoding};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Fetched, UpstreamError};
@@ -116,6 +116,9 @@ impl Document {
         };
         if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
             return invalid(format!("Encountered remote {:?}(unknown) when fetching: not an image", config.media_type));
+        }
+        if let Some(other) = layers.iter().chain([&config]).find(|d| d.digest.algorithm() != DigestAlgorithm::Sha256) {
+            return invalid(format!("{}: an image that runs here is named by sha256 digests", other.digest));
         }
         if config.size > CONFIG_BYTES_MAX {
             return invalid(format!("the image config has {} bytes; the limit is {CONFIG_BYTES_MAX}", config.size));

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use model::Digest;
+use model::{Digest, DigestAlgorithm};
 use reqwest::{
     Method, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK, RANGE},
@@ -18,7 +18,7 @@ use super::{
     manifest::ACCEPTED,
 };
 use crate::{
-    blob_store::digest_of,
+    blob_store::{digest_by, digest_of},
     limits::{ERROR_BYTES_MAX, MANIFEST_BYTES_MAX, TAG_PAGES_MAX, TAGS_MAX},
 };
 
@@ -98,8 +98,8 @@ impl Repository {
             header(&response, CONTENT_TYPE.as_str()).split(';').next().unwrap_or_default().trim().to_owned();
         let said = header(&response, "docker-content-digest").parse::<Digest>().ok();
         let body = read_bounded(response, MANIFEST_BYTES_MAX).await?;
-        let digest = digest_of(&body);
         let wanted = tag_or_digest.parse::<Digest>().ok().or(said);
+        let digest = digest_by(wanted.as_ref().map_or(DigestAlgorithm::Sha256, Digest::algorithm), &body);
         match wanted {
             Some(wanted) if wanted != digest => Err(UpstreamError::Invalid(format!(
                 "manifest verification failed for digest {wanted}: expected {wanted}, got {digest}"
@@ -163,11 +163,10 @@ impl Repository {
         for _ in 0..TAG_PAGES_MAX {
             let response = self.send(Method::GET, &format!("tags/list?{page}"), HeaderMap::new()).await?;
             if response.status() != StatusCode::OK {
-                return Err(match self.refusal(response).await {
-                    // Of a repository there is no manifest to miss.
-                    UpstreamError::ManifestUnknown => UpstreamError::Denied,
-                    other => other,
-                });
+                let refused = self.refusal(response).await;
+                // Of a repository there is no manifest to miss.
+                let unknown = matches!(refused, UpstreamError::ManifestUnknown);
+                return Err(if unknown { UpstreamError::Denied } else { refused });
             }
             let next = next_page(header(&response, LINK.as_str()));
             let body = read_bounded(response, MANIFEST_BYTES_MAX).await?;

@@ -1,4 +1,4 @@
-//! Pulls through the whole service: mutual TLS in front, real PostgreSQL behind, Debian's
+//! Pulls, and the hosted registry, through the whole service: mutual TLS in front, real PostgreSQL behind, Debian's
 //! docker-registry as an honest upstream and a server of the test's own as a hostile one.
 
 mod debian;
@@ -8,5 +8,6 @@ mod logins;
 mod stage;
 
 mod honest;
+mod registry;
 mod rights;
 mod trouble;

@@ -104,9 +104,7 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
         if mode.starts_with("container:") {
             return Err(not_built(&format!("{field}={mode:?}: sharing another container's namespaces")));
         }
-        return Err(match field {
-            _ => invalid(format!("invalid {field}: {mode:?}")),
-        });
+        return Err(invalid(format!("invalid {field}: {mode:?}")));
     }
     Ok(())
 }

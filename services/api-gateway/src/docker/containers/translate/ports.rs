@@ -63,8 +63,10 @@ fn check_address(written: &str) -> Result<()> {
     }
 }
 
-/// One port, or a range of which one is to be had.
-fn host_ports(written: &str) -> Result<(Option<u16>, Option<(u16, u16)>)> {
+/// One port, or a range of which one is to be had; neither: any.
+type HostPorts = (Option<u16>, Option<(u16, u16)>);
+
+fn host_ports(written: &str) -> Result<HostPorts> {
     let Some((from, to)) = written.split_once('-') else { return Ok((host_port(written)?, None)) };
     match (host_port(from)?, host_port(to)?) {
         (Some(from), Some(to)) if from == to => Ok((Some(from), None)),

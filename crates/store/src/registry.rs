@@ -1,0 +1,17 @@
+//! The hosted registry: repositories of projects, what they link, uploads under way, signing keys.
+//! Who may read a digest is decided by the links of a repository and by nothing else.
+
+mod access;
+mod keys;
+mod links;
+mod manifests;
+mod referrers;
+mod repositories;
+mod uploads;
+
+pub use access::RepositoryAccess;
+pub use keys::RegistryKey;
+pub use manifests::{ManifestRow, NewManifest};
+pub use referrers::Referrer;
+pub use repositories::Repository;
+pub use uploads::UPLOADS_PER_PROJECT;

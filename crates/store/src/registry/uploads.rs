@@ -1,0 +1,111 @@
+//! Uploads under way. The offset here is what is durable; it moves after the bytes are.
+
+use std::time::Duration;
+
+use model::{Error, RepositoryId, Result, UploadId};
+
+use crate::{ProjectTx, Store, store_error, stored::number};
+
+/// Uploads a project may have open.
+pub const UPLOADS_PER_PROJECT: i64 = 1_000;
+
+impl ProjectTx {
+    /// Begins an upload.
+    ///
+    /// # Errors
+    /// `LimitExceeded` for one too many.
+    pub async fn begin_upload(&mut self, id: UploadId, repository: RepositoryId) -> Result<()> {
+        let project = self.project.0;
+        let begun = sqlx::query!(
+            "INSERT INTO repository_uploads (id, repository_id, project_id) SELECT $1, $2, $3
+             WHERE (SELECT count(*) FROM repository_uploads WHERE project_id = $3) < $4",
+            id.0,
+            repository.0,
+            project,
+            UPLOADS_PER_PROJECT
+        )
+        .execute(self.connection())
+        .await
+        .map_err(store_error)?
+        .rows_affected();
+        if begun == 0 {
+            let text = format!("the project has {UPLOADS_PER_PROJECT} uploads open; finish or cancel some");
+            return Err(Error::LimitExceeded(text));
+        }
+        Ok(())
+    }
+
+    /// How much of an upload is durable; `None` if there is no such upload to this repository.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn upload(&mut self, id: UploadId, repository: RepositoryId) -> Result<Option<u64>> {
+        let offset = sqlx::query_scalar!(
+            "SELECT offset_bytes FROM repository_uploads WHERE project_id = $1 AND repository_id = $2 AND id = $3",
+            self.project.0,
+            repository.0,
+            id.0
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(store_error)?;
+        offset.map(number).transpose()
+    }
+
+    /// Notes that so many bytes are durable. `false`: the upload is over.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn advance_upload(&mut self, id: UploadId, offset_bytes: u64) -> Result<bool> {
+        let moved = sqlx::query!(
+            "UPDATE repository_uploads SET offset_bytes = $3, touched_at = now() WHERE project_id = $1 AND id = $2",
+            self.project.0,
+            id.0,
+            i64::try_from(offset_bytes).unwrap_or(i64::MAX)
+        )
+        .execute(self.connection())
+        .await
+        .map_err(store_error)?;
+        Ok(moved.rows_affected() > 0)
+    }
+
+    /// Ends an upload, finished or cancelled. `false`: it was over.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn end_upload(&mut self, id: UploadId) -> Result<bool> {
+        let ended =
+            sqlx::query!("DELETE FROM repository_uploads WHERE project_id = $1 AND id = $2", self.project.0, id.0)
+                .execute(self.connection())
+                .await
+                .map_err(store_error)?;
+        Ok(ended.rows_affected() > 0)
+    }
+}
+
+impl Store {
+    /// Ends uploads of any project that nobody went on with for so long; answers which.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn end_idle_uploads(&self, idle: Duration, most: i32) -> Result<Vec<UploadId>> {
+        let ended = sqlx::query_scalar!(r#"SELECT end_idle_uploads($1, $2) AS "id!""#, idle.as_secs_f64(), most)
+            .fetch_all(self.pool())
+            .await
+            .map_err(store_error)?;
+        Ok(ended.into_iter().map(UploadId).collect())
+    }
+
+    /// Which of these uploads are not over.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn uploads_alive(&self, asked: &[UploadId]) -> Result<Vec<UploadId>> {
+        let asked: Vec<_> = asked.iter().map(|id| id.0).collect();
+        let alive = sqlx::query_scalar!(r#"SELECT uploads_alive($1) AS "id!""#, &asked)
+            .fetch_all(self.pool())
+            .await
+            .map_err(store_error)?;
+        Ok(alive.into_iter().map(UploadId).collect())
+    }
+}

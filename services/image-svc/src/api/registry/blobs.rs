@@ -1,0 +1,70 @@
+//! Blobs: only what the repository links is there.
+
+use axum::{
+    extract::{Path, Query, State},
+    http::{HeaderMap, Method, StatusCode},
+    response::IntoResponse as _,
+};
+use chassis::Caller;
+use contract::registry::{BLOBS, Code, Refusal, RegistryQuery};
+use model::Error;
+
+use super::{Answer, DOCKER_CONTENT_DIGEST, digest, repository, set};
+use crate::{
+    api::{AppState, blob_answer},
+    registry::refused,
+};
+
+const PATH: &str = "/internal/v1/registry/blobs/{digest}";
+const _: () = assert!(BLOBS.len() + "/{digest}".len() == PATH.len(), "the path is the contract's");
+
+fn unknown() -> Refusal {
+    Refusal::new(Code::BlobUnknown, "blob unknown to registry")
+}
+
+/// Read a blob, a range of it, or its length.
+#[utoipa::path(get, path = PATH, operation_id = "registry_blob", tag = "registry",
+    params(("digest" = String, Path, description = "Its digest"), RegistryQuery),
+    responses((status = 200, description = "The blob"), (status = 206, description = "The range asked for"),
+        (status = 304, description = "The caller has it"), (status = 404, description = "The repository does not link it"),
+        (status = 416, description = "The range begins behind the end")))]
+pub(crate) async fn read_blob(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(written): Path<String>,
+    Query(query): Query<RegistryQuery>,
+    method: Method,
+    headers: HeaderMap,
+) -> Answer {
+    let (scope, repository) = repository(&caller, &query)?;
+    let digest = digest(&written)?;
+    let mut tx = state.store.project_tx(&scope).await?;
+    let size = tx.linked_blob(repository, &digest).await?.ok_or_else(unknown)?;
+    drop(tx);
+    let mut answer = blob_answer::answer(&state.blobs, &digest, size, &headers, method == Method::HEAD).await?;
+    set(answer.headers_mut(), DOCKER_CONTENT_DIGEST, digest.as_str());
+    Ok(answer)
+}
+
+/// Take a blob out of a repository.
+#[utoipa::path(delete, path = PATH, operation_id = "registry_blob_delete", tag = "registry",
+    params(("digest" = String, Path, description = "Its digest"), RegistryQuery),
+    responses((status = 202, description = "Not linked any more"), (status = 404, description = "It was not linked"),
+        (status = 405, description = "A manifest needs it")))]
+pub(crate) async fn delete_blob(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(written): Path<String>,
+    Query(query): Query<RegistryQuery>,
+) -> Answer {
+    let (scope, repository) = repository(&caller, &query)?;
+    let digest = digest(&written)?;
+    let mut tx = state.store.project_tx(&scope).await?;
+    match tx.unlink_blob(repository, &digest).await {
+        Ok(true) => tx.commit().await?,
+        Ok(false) => return Err(unknown().into()),
+        Err(Error::Conflict(text)) => return Ok(refused(Code::Unsupported, text)?),
+        Err(other) => return Err(other.into()),
+    }
+    Ok(StatusCode::ACCEPTED.into_response())
+}

@@ -1,0 +1,250 @@
+//! One upload: begun, appended to, finished. Its bytes are in a file of its own; Postgres holds how many
+//! of them are durable. Whatever happens in between, an upload goes on from that offset or is unknown,
+//! and a blob is seen whole or not at all.
+//!
+//! ```text
+//! POST ─► begun ─► PATCH (append, note the offset)* ─► PUT: verify ─► rename + link, one transaction
+//!            └────────────────── DELETE, or a day without a request ──► gone
+//! ```
+
+use std::{io, path::PathBuf};
+
+use bytes::Bytes;
+use contract::registry::Code;
+use futures::{Stream, StreamExt as _};
+use model::{Digest, DigestAlgorithm, Error, RepositoryId, UploadId};
+use ring::digest::Context;
+use store::ProjectScope;
+use tokio::{
+    fs::{File, OpenOptions},
+    io::{AsyncSeekExt as _, AsyncWriteExt as _},
+};
+
+use super::{Failure, Outcome, Registry, refused, session::Turn};
+use crate::{
+    blob_store::{digest_from, hash, storage_error},
+    limits::{LAYER_BYTES_MAX, UPLOAD_NOTED_BYTES, UPLOAD_PATIENCE},
+};
+
+/// Which upload, and of whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Upload {
+    pub(crate) scope: ProjectScope,
+    pub(crate) repository: RepositoryId,
+    pub(crate) id: UploadId,
+}
+
+fn unknown<T>() -> Outcome<T> {
+    refused(Code::BlobUploadUnknown, "blob upload unknown to registry")
+}
+
+fn disk(error: &io::Error) -> Failure {
+    storage_error("an upload", error).into()
+}
+
+impl Registry {
+    /// Begins an upload to a repository, which the first push makes.
+    pub(crate) async fn begin_upload(&self, scope: ProjectScope, repository: RepositoryId) -> Outcome<Upload> {
+        let upload = Upload { scope, repository, id: UploadId(chassis::ids::uuid_v7()) };
+        File::create_new(self.file(&upload)).await.map_err(|e| disk(&e))?;
+        let mut tx = self.store.project_tx(&scope).await?;
+        tx.begin_upload(upload.id, repository).await?;
+        tx.commit().await?;
+        Ok(upload)
+    }
+
+    /// How much of an upload is durable.
+    pub(crate) async fn upload_offset(&self, upload: &Upload) -> Outcome<u64> {
+        let mut tx = self.store.project_tx(&upload.scope).await?;
+        match tx.upload(upload.id, upload.repository).await? {
+            Some(offset) => Ok(offset),
+            None => unknown(),
+        }
+    }
+
+    /// Appends a body, from `start` if the client says where it begins; answers how much there is now.
+    pub(crate) async fn append<E: std::fmt::Display>(
+        &self,
+        upload: &Upload,
+        start: Option<u64>,
+        body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    ) -> Outcome<u64> {
+        let mut turn = self.sessions.take_over(upload.id).await;
+        self.append_in_turn(upload, &mut turn, start, body).await
+    }
+
+    /// Appends what is left, verifies the whole and links it as a blob of the repository.
+    pub(crate) async fn finish_upload<E: std::fmt::Display>(
+        &self,
+        upload: &Upload,
+        digest: &Digest,
+        start: Option<u64>,
+        body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    ) -> Outcome<u64> {
+        let mut turn = self.sessions.take_over(upload.id).await;
+        let size = self.append_in_turn(upload, &mut turn, start, body).await?;
+        let got = self.digest_of_upload(upload, &turn, size, digest.algorithm()).await?;
+        if got != *digest {
+            self.drop_upload(upload).await?;
+            return refused(Code::DigestInvalid, format!("provided digest {digest} did not match uploaded content"));
+        }
+        let mut tx = self.store.project_tx(&upload.scope).await?;
+        tx.hold_blob(digest).await?;
+        // The row goes first: of two that finish one upload, the second finds nothing.
+        if !tx.end_upload(upload.id).await? {
+            return unknown();
+        }
+        tx.link_blob(upload.repository, digest, size).await?;
+        self.blobs.adopt(&self.file(upload), digest).await?;
+        tx.commit().await?;
+        self.sessions.forget(upload.id);
+        Ok(size)
+    }
+
+    /// Ends an upload without a result. A request that still writes to it finds it gone.
+    pub(crate) async fn cancel_upload(&self, upload: &Upload) -> Outcome<()> {
+        self.upload_offset(upload).await?;
+        let _turn = self.sessions.take_over(upload.id).await;
+        if self.drop_upload(upload).await? { Ok(()) } else { unknown() }
+    }
+
+    async fn drop_upload(&self, upload: &Upload) -> Outcome<bool> {
+        let mut tx = self.store.project_tx(&upload.scope).await?;
+        let ended = tx.end_upload(upload.id).await?;
+        tx.commit().await?;
+        self.discard(upload.id).await;
+        Ok(ended)
+    }
+
+    /// Forgets an upload whose row is gone.
+    pub(crate) async fn discard(&self, id: UploadId) {
+        self.sessions.forget(id);
+        let file = self.blobs.uploads().join(id.to_string());
+        if let Err(error) = tokio::fs::remove_file(&file).await
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %file.display(), %error, "an ended upload stays on disk until the next sweep");
+        }
+    }
+
+    fn file(&self, upload: &Upload) -> PathBuf {
+        self.blobs.uploads().join(upload.id.to_string())
+    }
+
+    async fn append_in_turn<E: std::fmt::Display>(
+        &self,
+        upload: &Upload,
+        turn: &mut Turn,
+        start: Option<u64>,
+        mut body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    ) -> Outcome<u64> {
+        let mut noted = self.upload_offset(upload).await?;
+        if start.is_some_and(|start| start != noted) {
+            return Err(Failure::OutOfOrder { offset: noted });
+        }
+        let mut file = match OpenOptions::new().write(true).open(self.file(upload)).await {
+            Ok(file) => file,
+            // Renamed to a blob by a request that ended before it was noted, or lost with its disk.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.drop_upload(upload).await?;
+                return unknown();
+            }
+            Err(error) => return Err(disk(&error)),
+        };
+        let length = file.metadata().await.map_err(|e| disk(&e))?.len();
+        if length < noted {
+            self.drop_upload(upload).await?;
+            return unknown();
+        }
+        file.set_len(noted).await.map_err(|e| disk(&e))?;
+        file.seek(io::SeekFrom::Start(noted)).await.map_err(|e| disk(&e))?;
+        if turn.sum.offset > noted {
+            turn.sum.offset = 0;
+            turn.sum.context = Context::new(hash(DigestAlgorithm::Sha256));
+        }
+        let mut offset = noted;
+        let mut outcome = Ok(());
+        loop {
+            let next = tokio::select! {
+                next = tokio::time::timeout(UPLOAD_PATIENCE, body.next()) => next,
+                () = turn.superseded() => {
+                    outcome = refused(Code::BlobUploadInvalid, "a later request goes on with this upload");
+                    break;
+                }
+            };
+            let chunk = match next {
+                Ok(Some(Ok(chunk))) => chunk,
+                Ok(None) => break,
+                Ok(Some(Err(error))) => {
+                    outcome = refused(Code::BlobUploadInvalid, format!("the upload broke off: {error}"));
+                    break;
+                }
+                Err(_) => {
+                    outcome = refused(Code::BlobUploadInvalid, "the upload did not go on");
+                    break;
+                }
+            };
+            if offset + chunk.len() as u64 > LAYER_BYTES_MAX {
+                outcome = refused(Code::SizeInvalid, format!("a blob may have {LAYER_BYTES_MAX} bytes"));
+                break;
+            }
+            if let Err(error) = file.write_all(&chunk).await {
+                outcome = Err(disk(&error));
+                break;
+            }
+            if turn.sum.offset == offset {
+                turn.sum.context.update(&chunk);
+                turn.sum.offset += chunk.len() as u64;
+            }
+            offset += chunk.len() as u64;
+            if offset - noted >= UPLOAD_NOTED_BYTES {
+                self.note(upload, &mut file, offset).await?;
+                noted = offset;
+            }
+        }
+        match self.note(upload, &mut file, offset).await {
+            Ok(()) => outcome.map(|()| offset),
+            // What made the body end says more than what followed from it.
+            Err(error) => outcome.and(Err(error)),
+        }
+    }
+
+    /// Makes the bytes durable, then says so.
+    async fn note(&self, upload: &Upload, file: &mut File, offset: u64) -> Outcome<()> {
+        file.flush().await.map_err(|e| disk(&e))?;
+        file.sync_data().await.map_err(|e| disk(&e))?;
+        let mut tx = self.store.project_tx(&upload.scope).await?;
+        if !tx.advance_upload(upload.id, offset).await? {
+            return unknown();
+        }
+        Ok(tx.commit().await?)
+    }
+
+    async fn digest_of_upload(
+        &self,
+        upload: &Upload,
+        turn: &Turn,
+        size: u64,
+        algorithm: DigestAlgorithm,
+    ) -> Outcome<Digest> {
+        if algorithm == DigestAlgorithm::Sha256 && turn.sum.offset == size {
+            return Ok(digest_from(&turn.sum.context.clone().finish()));
+        }
+        let path = self.file(upload);
+        let read = tokio::task::spawn_blocking(move || sum_of_file(&path, algorithm));
+        read.await.map_err(Error::internal)?.map_err(|e| disk(&e))
+    }
+}
+
+fn sum_of_file(path: &std::path::Path, algorithm: DigestAlgorithm) -> io::Result<Digest> {
+    use io::Read as _;
+    let mut file = std::fs::File::open(path)?;
+    let mut sum = Context::new(hash(algorithm));
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(digest_from(&sum.finish())),
+            n => sum.update(&buffer[..n]),
+        }
+    }
+}
