@@ -99,17 +99,6 @@ impl Store {
         .map_err(store_error)?;
         Ok(row.map(|row| principal(row.token_id, row.project_id, row.tenant_id)))
     }
-}
-
-fn principal(token: Uuid, project: Option<Uuid>, tenant: Option<Uuid>) -> Principal {
-    match project {
-        Some(project) => Principal::Project(ProjectScope {
-            project: ProjectId(project),
-            tenant: tenant.map(TenantId),
-            token: Some(TokenId(token)),
-        }),
-        None => Principal::Operator(OperatorScope { token: TokenId(token) }),
-    }
 
     /// For which project does this host ask, on behalf of this run of one of its containers? `None`: it
     /// is not there, does not run so, or has no Docker socket. Always asked of Postgres.
@@ -136,5 +125,16 @@ fn principal(token: Uuid, project: Option<Uuid>, tenant: Option<Uuid>) -> Princi
         let (project, tenant) = (ProjectId(row.project_id), Some(TenantId(row.tenant_id)));
         let scope = ProjectScope { project, tenant, token: None };
         Ok(Some(Principal::Container(scope, claim.container.clone())))
+    }
+}
+
+fn principal(token: Uuid, project: Option<Uuid>, tenant: Option<Uuid>) -> Principal {
+    match project {
+        Some(project) => Principal::Project(ProjectScope {
+            project: ProjectId(project),
+            tenant: tenant.map(TenantId),
+            token: Some(TokenId(token)),
+        }),
+        None => Principal::Operator(OperatorScope { token: TokenId(token) }),
     }
 }

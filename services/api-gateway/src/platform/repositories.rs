@@ -36,6 +36,7 @@ fn scope(caller: &Principal) -> Result<ProjectScope> {
     match caller {
         Principal::Project(scope) => Ok(*scope),
         Principal::Operator(_) => Err(Error::Forbidden("an operator's credential opens no project".into())),
+        Principal::Container(..) => Err(Error::Forbidden("a container opens the Docker API and nothing else".into())),
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn identify(gateway: &Gateway, parts: &Parts) -> std::result::R
             None => None,
             Some(token) => match gateway.store.authenticate_again(token).await? {
                 Some(Principal::Project(scope)) => Some(scope),
-                Some(Principal::Operator(_)) | None => return Err(unauthorized()),
+                Some(Principal::Operator(_) | Principal::Container(..)) | None => return Err(unauthorized()),
             },
         };
         return Ok(Holder { scope, granted: Some(claims.access) });
@@ -80,6 +80,9 @@ pub(super) fn project_of(found: Result<Principal>) -> std::result::Result<Projec
         Ok(Principal::Project(scope)) => Ok(scope),
         Ok(Principal::Operator(_)) => {
             Err(Refusal::new(Code::Denied, "an operator's credential opens no project, and no repository").into())
+        }
+        Ok(Principal::Container(..)) => {
+            Err(Refusal::new(Code::Denied, "a container opens the Docker API and nothing else").into())
         }
         Err(Error::Unauthenticated(_)) => Err(unauthorized()),
         Err(other) => Err(other.into()),
