@@ -68,7 +68,8 @@ fn every_route_but_two_needs_a_credential() {
     let (nobody, wrong) = (suite.rest_as(None), suite.rest_as(Some("whf_wrong")));
     let mut tried = 0;
     for (path, operations) in document["paths"].as_object().expect("paths") {
-        if path.starts_with("/v2") || path.ends_with("/_ping") {
+        // The token service gives strangers a token for what is public, and nothing else.
+        if path == "/v2/token" || path.ends_with("/_ping") {
             continue;
         }
         let concrete =

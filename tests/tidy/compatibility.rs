@@ -18,11 +18,11 @@ fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// Docker's operations of the checked-in document (the platform API is not Docker's), as `GET /info`.
+/// Docker's operations of the checked-in document (platform API and registry are not Docker's), as `GET /info`.
 fn documented() -> BTreeMap<String, Value> {
     let document: Value = serde_json::from_str(&read("openapi/api-gateway.json")).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
-    let docker = paths.iter().filter(|(path, _)| !path.starts_with("/api/"));
+    let docker = paths.iter().filter(|(path, _)| !path.starts_with("/api/") && !path.starts_with("/v2/"));
     docker
         .flat_map(|(path, item)| {
             let item = item.as_object().expect("a path item");

@@ -13,6 +13,21 @@ pub const PULL: &str = "/internal/v1/pulls";
 /// `GET {LAYERS}/{digest}`, host certificate: the blob, with `Content-Length`; `Range` honoured.
 pub const LAYERS: &str = "/hosts/v1/layers";
 
+/// `POST` [`PushRequest`]; answered as [`PULL`] is.
+pub const PUSH: &str = "/internal/v1/pushes";
+
+/// Take an image of a project to a registry.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PushRequest {
+    /// The project.
+    pub project: ProjectId,
+    /// Its name here, which says where to.
+    pub reference: String,
+    /// Every tag of that name, and not the reference's alone.
+    #[serde(default)]
+    pub all_tags: bool,
+}
+
 /// Bring an image into a project.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PullRequest {
@@ -86,6 +101,10 @@ pub struct PullProgress {
     /// The same, structured.
     #[serde(default, rename = "errorDetail", skip_serializing_if = "Option::is_none")]
     pub error_detail: Option<BTreeMap<String, String>>,
+    /// What came of a push, for programs: tag, digest, size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub aux: Option<serde_json::Value>,
 }
 
 /// See [`PullProgress::progress_detail`].

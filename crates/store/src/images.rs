@@ -38,6 +38,21 @@ pub struct ImageRow {
     pub digests: Vec<String>,
 }
 
+/// An image under one of its tags, with its documents.
+#[derive(Clone, Debug)]
+pub struct TaggedImage {
+    /// The tag.
+    pub tag: String,
+    /// Digest of the config.
+    pub id: Digest,
+    /// The manifest, byte for byte.
+    pub manifest: Vec<u8>,
+    /// The config document.
+    pub config: Vec<u8>,
+    /// Lowest first.
+    pub layers: Vec<LayerDescriptor>,
+}
+
 /// A container that holds on to an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageUse {
@@ -225,6 +240,30 @@ impl ProjectTx {
         .await
         .map_err(store_error)?;
         held.iter().map(|digest| stored(digest)).collect()
+    }
+
+    /// The images that a repository's tags name here, or one tag: whole, as a push needs them.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn tagged_images(&mut self, reference: &ImageReference, tag: Option<&str>) -> Result<Vec<TaggedImage>> {
+        let rows = sqlx::query!(
+            r#"SELECT t.tag, i.id, i.manifest, i.config, i.layers AS "layers: Json<Vec<LayerDescriptor>>"
+               FROM image_tags t JOIN images i ON i.project_id = t.project_id AND i.id = t.image_id
+               WHERE t.project_id = $1 AND t.repository = $2 AND ($3::text IS NULL OR t.tag = $3) ORDER BY t.tag"#,
+            self.project.0,
+            reference.full_name(),
+            tag
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        rows.into_iter()
+            .map(|row| {
+                let (id, layers) = (stored(&row.id)?, row.layers.0);
+                Ok(TaggedImage { tag: row.tag, id, manifest: row.manifest, config: row.config, layers })
+            })
+            .collect()
     }
 
     async fn image_with_prefix(&mut self, name: &str, prefix: &str) -> Result<Digest> {

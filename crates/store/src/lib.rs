@@ -42,7 +42,7 @@ pub use error::{on_constraint, store_error};
 pub use execs::ExecRecord;
 pub use hosts::{HostRecord, JoiningHost, condition};
 pub use image_changes::{PulledImage, StoredImage};
-pub use images::{ImageRow, ImageUse};
+pub use images::{ImageRow, ImageUse, TaggedImage};
 pub use networks::{ChosenSubnet, NETWORKS_PER_PROJECT, NetworkMember, NetworkRecord, NewNetwork};
 pub use plan::{Applied, PLANNED_AT_ONCE};
 pub use policy::{PolicyChange, ProjectPolicy, docker_socket_is_off};

@@ -14,7 +14,12 @@ use store::Store;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{blob_store::BlobStore, make::Maker, pull::Puller, registry::Registry};
+use crate::{
+    blob_store::BlobStore,
+    make::Maker,
+    pull::{HostedNames, Puller},
+    registry::Registry,
+};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
@@ -31,6 +36,7 @@ pub struct AppState {
     pub(crate) puller: Puller,
     pub(crate) maker: Maker,
     pub(crate) registry: Registry,
+    pub(crate) hosted: HostedNames,
 }
 
 /// The routes and their description.
@@ -38,6 +44,7 @@ pub fn api() -> (Router<AppState>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(pulls::pull_image))
         .routes(routes!(logins::try_login))
+        .routes(routes!(pulls::push_image))
         .routes(routes!(layers::read_layer))
         .routes(routes!(images::upload_layer))
         .routes(routes!(images::make_image))

@@ -9,6 +9,7 @@ mod image_config;
 mod limits;
 mod make;
 mod pull;
+mod push;
 mod registry;
 mod upload;
 mod upstream;
@@ -61,8 +62,8 @@ pub fn state(config: Config, ctx: &Ctx) -> anyhow::Result<AppState> {
     let maker = Maker { store: store.clone(), blobs: blobs.clone(), bus: bus.clone(), platform: platform.clone() };
     let registry = Registry::new(store.clone(), blobs.clone());
     let hosted = HostedNames::new(&config.registry.names);
-    let puller = Puller::new(store.clone(), blobs.clone(), upstreams, hosted, bus, platform);
-    let state = AppState { store, blobs, puller, maker, registry };
+    let puller = Puller::new(store.clone(), blobs.clone(), upstreams, hosted.clone(), bus, platform);
+    let state = AppState { store, blobs, puller, maker, registry, hosted };
     state.watch_health(ctx);
     Ok(state)
 }

@@ -3,6 +3,7 @@
 mod describe;
 mod import;
 mod pull;
+mod push;
 mod references;
 mod remove;
 
@@ -36,6 +37,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(history))
         .routes(routes!(tag))
         .merge(pull::routes())
+        .merge(push::routes())
         .merge(remove::routes())
 }
 

@@ -36,7 +36,6 @@ const UNBUILT: &[Operation] = &[
     (Post, "/build", "ImageBuild", "Image"),
     (Post, "/build/prune", "BuildPrune", "Image"),
     (Get, "/images/{name}/attestations", "ImageAttestations", "Image"),
-    (Post, "/images/{name}/push", "ImagePush", "Image"),
     (Get, "/images/search", "ImageSearch", "Image"),
     (Get, "/images/{name}/get", "ImageGet", "Image"),
     (Get, "/images/get", "ImageGetAll", "Image"),

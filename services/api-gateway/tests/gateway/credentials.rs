@@ -15,7 +15,7 @@ fn filled(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_operation_but_ping_needs_a_credential() {
+async fn every_operation_but_ping_and_the_token_service_needs_a_credential() {
     let world = World::new("every_operation").await;
     let gone = world.project("gone").await;
     let revoke = format!("/api/v1/projects/{}/tokens/{}", gone.id, gone.token_id);
@@ -30,19 +30,21 @@ async fn every_operation_but_ping_needs_a_credential() {
         closed += 1;
         for token in [None, Some("whf_wrong"), Some(gone.token.as_str())] {
             for prefix in ["", "/v1.43"] {
-                if path.starts_with("/api/") && !prefix.is_empty() {
+                if (path.starts_with("/api/") || path.starts_with("/v2/")) && !prefix.is_empty() {
                     continue;
                 }
                 let reply = world.call(&method, &format!("{prefix}{}", filled(&path)), token, None).await;
                 assert_eq!(reply.status, 401, "{method} {prefix}{path}: {}", reply.text());
-                assert!(reply.header("www-authenticate").is_some_and(|c| c.starts_with("Basic")), "{method} {path}");
-                if !path.starts_with("/api/") && method != "HEAD" {
+                let scheme = if path.starts_with("/v2/") { "Bearer realm=" } else { "Basic" };
+                assert!(reply.header("www-authenticate").is_some_and(|c| c.starts_with(scheme)), "{method} {path}");
+                if !path.starts_with("/api/") && !path.starts_with("/v2/") && method != "HEAD" {
                     bodies.insert(reply.body);
                 }
             }
         }
     }
-    assert_eq!(open, ["GET /_ping", "HEAD /_ping"]);
+    // The token service gives strangers a token for what is public.
+    assert_eq!(open, ["GET /_ping", "HEAD /_ping", "GET /v2/token", "POST /v2/token"]);
     assert!(closed > 100, "only {closed} operations");
     assert_eq!(bodies.len(), 1, "a refusal varies");
 }
@@ -68,7 +70,7 @@ async fn an_operator_opens_no_project_and_a_project_no_platform() {
     let world = World::new("faces").await;
     let project = world.project("somebody").await;
     for (method, path, operation) in operations() {
-        if is_open(&operation) || path == "/api/v1/project" {
+        if is_open(&operation) || path == "/api/v1/project" || path.starts_with("/api/v1/project/") {
             continue;
         }
         let token = if path.starts_with("/api/") { &project.token } else { &world.operator };
@@ -76,7 +78,9 @@ async fn an_operator_opens_no_project_and_a_project_no_platform() {
         let reply = world.call(&method, &filled(&path), Some(token), body).await;
         assert_eq!(reply.status, 403, "{method} {path}: {}", reply.text());
     }
-    assert_eq!(world.get("/api/v1/project", &world.operator).await.status, 403);
+    for path in ["/api/v1/project", "/api/v1/project/repositories"] {
+        assert_eq!(world.get(path, &world.operator).await.status, 403, "{path}");
+    }
     assert_eq!(world.get("/api/v1/project", &project.token).await.json()["id"], project.id.to_string());
 }
 

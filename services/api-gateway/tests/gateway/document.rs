@@ -74,6 +74,9 @@ fn openapi_names_every_path_parameter() {
 
 #[test]
 fn openapi_has_all_108_operations_of_dockers_own_description() {
-    let docker: Vec<_> = operations().into_iter().filter(|(_, path, _)| !path.starts_with("/api/")).collect();
+    let docker: Vec<_> = operations()
+        .into_iter()
+        .filter(|(_, path, _)| !path.starts_with("/api/") && !path.starts_with("/v2/"))
+        .collect();
     assert_eq!(docker.len(), 108, "{:?}", docker.iter().map(|(m, p, _)| format!("{m} {p}")).collect::<Vec<_>>());
 }

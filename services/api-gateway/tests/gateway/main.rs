@@ -8,5 +8,6 @@ mod limits;
 mod listeners;
 mod login;
 mod platform;
+mod registry;
 mod wire;
 mod world;

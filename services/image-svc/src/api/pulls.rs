@@ -1,4 +1,4 @@
-//! `POST /internal/v1/pulls`: the gateway asks on behalf of a project it has authorized.
+//! `POST /internal/v1/pulls` and `/internal/v1/pushes`: the gateway asks on behalf of a project it has authorized.
 
 use axum::{
     Json,
@@ -8,13 +8,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chassis::{Answer, Caller};
-use contract::image::{self, PullProgress, PullRequest};
+use contract::image::{self, PullProgress, PullRequest, PushRequest};
 use futures::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument as _;
 
 use super::AppState;
-use crate::pull::{Begun, Progress};
+use crate::{pull::Progress, push::Push};
 
 /// Bring an image into a project. What fails before the first line has a status of its own.
 #[utoipa::path(
@@ -41,17 +41,50 @@ pub(crate) async fn pull_image(
 ) -> Answer<Response> {
     caller.require("service:gateway")?;
     let pull = state.puller.begin(request).await?;
+    Ok(told(|progress| async move { pull.run(&progress).await }))
+}
+
+/// Take an image of a project to the hosted registry.
+#[utoipa::path(
+    post,
+    path = image::PUSH,
+    operation_id = "push_image",
+    tag = "pulls",
+    request_body = PushRequest,
+    responses(
+        (status = 200, description = "NDJSON, as of a pull", body = PullProgress, content_type = "application/x-ndjson"),
+        (status = 400, description = "The reference cannot be read"),
+        (status = 401, description = "Not the gateway"),
+        (status = 501, description = "Another registry"),
+    ),
+)]
+pub(crate) async fn push_image(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(request): Json<PushRequest>,
+) -> Answer<Response> {
+    caller.require("service:gateway")?;
+    let push = Push::begin(&state.registry, &state.hosted, &request)?;
+    Ok(told(|progress| async move { push.run(&progress).await }))
+}
+
+/// Work that tells how it goes, as an answer.
+fn told<Fut>(work: impl FnOnce(Progress) -> Fut + Send + 'static) -> Response
+where
+    Fut: Future<Output = model::Result<()>> + Send + 'static,
+{
     let (progress, lines) = Progress::channel();
-    tokio::spawn(run(pull, progress).in_current_span());
+    let work = work(progress.clone());
+    tokio::spawn(run(work, progress).in_current_span());
     let body = Body::from_stream(ReceiverStream::new(lines).map(|line| ndjson(&line)));
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 /// Until it is done, or nobody listens any more.
-async fn run(pull: Begun, progress: Progress) {
+async fn run(work: impl Future<Output = model::Result<()>>, progress: Progress) {
     tokio::select! {
-        () = progress.reader_gone() => tracing::info!("pull cancelled by its reader"),
-        outcome = pull.run(&progress) => {
+        () = progress.reader_gone() => tracing::info!("cancelled by its reader"),
+        outcome = work => {
             if let Err(error) = outcome {
                 chassis::error::log_once(&error);
                 progress.failed(&error).await;

@@ -50,6 +50,12 @@ impl Progress {
         self.say(line).await;
     }
 
+    /// What came of it, for programs.
+    pub(crate) async fn aux(&self, aux: serde_json::Value) {
+        let (progress_detail, aux) = (Some(ProgressDetail::default()), Some(aux));
+        self.say(PullProgress { progress_detail, aux, ..PullProgress::default() }).await;
+    }
+
     /// The last line of a pull that failed.
     pub(crate) async fn failed(&self, error: &Error) {
         let message = error.public_message();

@@ -33,11 +33,11 @@ pub(super) struct Hosted {
 
 /// The names clients know the hosted registry by.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HostedNames(HashSet<String>);
+pub(crate) struct HostedNames(Arc<HashSet<String>>);
 
 impl HostedNames {
     pub(crate) fn new(names: &[String]) -> Self {
-        Self(names.iter().map(|name| name.to_ascii_lowercase()).collect())
+        Self(Arc::new(names.iter().map(|name| name.to_ascii_lowercase()).collect()))
     }
 
     /// Whether a reference means the hosted registry.

@@ -47,9 +47,15 @@ impl Registry {
     pub(crate) async fn begin_upload(&self, scope: ProjectScope, repository: RepositoryId) -> Outcome<Upload> {
         let upload = Upload { scope, repository, id: UploadId(chassis::ids::uuid_v7()) };
         File::create_new(self.file(&upload)).await.map_err(|e| disk(&e))?;
-        let mut tx = self.store.project_tx(&scope).await?;
-        tx.begin_upload(upload.id, repository).await?;
-        tx.commit().await?;
+        let begun = async {
+            let mut tx = self.store.project_tx(&scope).await?;
+            tx.begin_upload(upload.id, repository).await?;
+            tx.commit().await
+        };
+        if let Err(error) = begun.await {
+            self.discard(upload.id).await;
+            return Err(error.into());
+        }
         Ok(upload)
     }
 

@@ -87,10 +87,10 @@ pub(super) fn streamed(body: Body) -> Response {
 }
 
 /// One object of the stream, as dockerd separates them.
-fn rendered(line: Result<PullProgress>) -> Bytes {
+pub(super) fn rendered(line: Result<PullProgress>) -> Bytes {
     let line = line.unwrap_or_else(|error| {
         let message = error.public_message();
-        tracing::warn!(%error, "a pull broke off");
+        tracing::warn!(%error, "a pull or push broke off");
         let detail = [("message".to_owned(), message.clone())];
         PullProgress { error: Some(message), error_detail: Some(detail.into()), ..PullProgress::default() }
     });

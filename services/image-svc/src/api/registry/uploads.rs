@@ -39,7 +39,7 @@ pub(crate) async fn begin_upload(
     let upload = state.registry.begin_upload(scope, repository).await?;
     match wanted {
         None => Ok(under_way(StatusCode::ACCEPTED, &query.name, upload.id, 0)),
-        Some(wanted) => finish(&state, upload, wanted, None, request.into_body(), &query.name).await,
+        Some(wanted) => finish(&state, (upload, Once(true)), wanted, None, request.into_body(), &query.name).await,
     }
 }
 
@@ -129,7 +129,7 @@ pub(crate) async fn finish_upload(
     };
     let wanted = digest(written)?;
     let start = start(request.headers())?;
-    finish(&state, upload, wanted, start, request.into_body(), &query.name).await
+    finish(&state, (upload, Once(false)), wanted, start, request.into_body(), &query.name).await
 }
 
 /// Cancel an upload.
@@ -147,9 +147,12 @@ pub(crate) async fn cancel_upload(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// Whether an upload is one request alone, so that nobody can go on with it.
+struct Once(bool);
+
 async fn finish(
     state: &AppState,
-    upload: Upload,
+    (upload, once): (Upload, Once),
     wanted: Digest,
     start: Option<u64>,
     body: Body,
@@ -157,7 +160,15 @@ async fn finish(
 ) -> Answer {
     let (registry, stream): (_, BodyDataStream) = (state.registry.clone(), body.into_data_stream());
     let digest = wanted.clone();
-    match detached(async move { registry.finish_upload(&upload, &wanted, start, stream).await }).await {
+    let work = async move {
+        let outcome = registry.finish_upload(&upload, &wanted, start, stream).await;
+        if outcome.is_err() && once.0 {
+            // It may be over already.
+            let _ = registry.cancel_upload(&upload).await;
+        }
+        outcome
+    };
+    match detached(work).await {
         Ok(_) => Ok(created(name, &digest)),
         Err(failure) => Ok(out_of_order(failure, name, upload.id)),
     }

@@ -1,6 +1,7 @@
 //! Uploads (spec: "Pushing blobs").
 
 use contract::registry::UPLOADS;
+use futures::StreamExt as _;
 use reqwest::Method;
 
 use super::{Repo, header, refusal};
@@ -89,10 +90,15 @@ async fn an_upload_that_breaks_off_goes_on_where_it_is() {
     let repo = Repo::made(&stage, stage.project("a").await, "app").await;
     let content = bytes("cut", 64 * 1024);
     // Every cut is at another byte; what the client believes is never asked.
-    for cut in (1..content.len()).step_by(5_003) {
+    for cut in (2..content.len()).step_by(5_003) {
         let begun = repo.begin().await;
         let part = content[..cut].to_vec();
-        let broken = futures::stream::iter([Ok(bytes::Bytes::from(part)), Err(std::io::Error::other("cable"))]);
+        // The cable is pulled when the part is under way.
+        let cable = async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            Err(std::io::Error::other("cable"))
+        };
+        let broken = futures::stream::iter([Ok(bytes::Bytes::from(part))]).chain(futures::stream::once(cable));
         let sent = repo.upload(Method::PATCH, &begun).body(reqwest::Body::wrap_stream(broken)).send().await;
         assert!(sent.is_err(), "the client broke off");
         let mut there = 0;

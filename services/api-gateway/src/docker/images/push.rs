@@ -1,0 +1,78 @@
+//! Pushing: image-svc does it, its progress passes through here as that of a pull does.
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::Method,
+};
+use chassis::client::stream_lines;
+use contract::image::{PUSH, PullProgress, PushRequest};
+use futures::StreamExt as _;
+use model::{ImageReference, Result};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::pull::{rendered, streamed};
+use crate::{
+    Gateway,
+    auth::Project,
+    docker::{
+        body::DockerResponse,
+        error::{DockerError, ErrorResponse},
+        query::Query,
+    },
+};
+
+pub(crate) fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::default().routes(routes!(push))
+}
+
+/// Push an image to the hosted registry
+#[utoipa::path(post, path = "/images/{name}/push", operation_id = "ImagePush", tag = "Image",
+    params(
+        ("name" = String, Path, description = "Name of the image here: `registry/tenant/project/name`"),
+        ("tag" = Option<String>, Query, description = "Tag; without one every tag of the name"),
+        ("X-Registry-Auth" = Option<String>, Header, description = "Not needed: the caller's own credential counts"),
+    ),
+    responses((status = 200, description = "Progress, one JSON object after another", content_type = "application/json"),
+        (status = 400, description = "No valid name", body = ErrorResponse),
+        (status = 501, description = "Another registry, or one platform of an image", body = ErrorResponse)))]
+async fn push(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    Path(name): Path<String>,
+    query: Query,
+) -> DockerResponse {
+    if query.text("platform").is_some() {
+        let text = "platform is not supported: an image here has one platform";
+        return Err(model::Error::NotImplemented(text.into()).into());
+    }
+    let (reference, all_tags) = wanted(&name, query.text("tag"))?;
+    let wanted = PushRequest { project: scope.project(), reference, all_tags };
+    let progress = gateway.image.stream(Method::POST, PUSH, None::<&()>, Some(&wanted)).await.map_err(DockerError)?;
+    let lines = stream_lines::<PullProgress>(progress).map(|line| Ok::<_, std::convert::Infallible>(rendered(line)));
+    Ok(streamed(Body::from_stream(lines)))
+}
+
+/// The reference, and whether every tag of its name is meant.
+fn wanted(name: &str, tag: Option<&str>) -> Result<(String, bool)> {
+    let reference: ImageReference = name.parse()?;
+    let tagged = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    match tag {
+        // A tag is checked as part of a whole reference.
+        Some(tag) => reference.with_tag(tag).to_string().parse::<ImageReference>().map(|r| (r.to_string(), false)),
+        None => Ok((reference.to_string(), !tagged)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_tag_every_tag_is_pushed() {
+        assert_eq!(wanted("r.test:5000/a/b/c", Some("1")), Ok(("r.test:5000/a/b/c:1".into(), false)));
+        assert_eq!(wanted("r.test:5000/a/b/c:1", None), Ok(("r.test:5000/a/b/c:1".into(), false)));
+        assert_eq!(wanted("r.test:5000/a/b/c", None), Ok(("r.test:5000/a/b/c:latest".into(), true)));
+        assert!(wanted("A", None).is_err() && wanted("a", Some("b c")).is_err());
+    }
+}
