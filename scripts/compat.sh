@@ -22,16 +22,27 @@ done
 [ -z "$only_fetch" ] || exit 0
 
 $wharfage down >/dev/null 2>&1 || true
+api() { curl --fail --silent --show-error -H "Authorization: Bearer $WHARFAGE_ADMIN_TOKEN" -H 'Content-Type: application/json' "$WHARFAGE_URL/api/v1/$1" -d "$2"; }
+# A project that nobody used before; prints a token for it.
+project() {
+    local tenant project
+    tenant=$(api tenants "{\"name\": \"compat-$1-$(date +%s)\"}" | jq -r .id)
+    project=$(api "tenants/$tenant/projects" '{"name": "compat"}' | jq -r .id)
+    api "projects/$project/tokens" '{"label": "compat"}' | jq -r .secret
+}
 trap '$wharfage down >/dev/null 2>&1 || true' EXIT
 status=0
 for suite in "${suites[@]}"; do
-    $wharfage up --quiet 2>/dev/null # fresh for each: no suite cleans up after itself
+    $wharfage up --quiet 2>/dev/null
     # shellcheck disable=SC1091 # made by `up`
     source .wharfage/env
-    for image in $("tests/compat/$suite.sh" images); do docker pull --quiet "$image" >/dev/null; done
-    # What a client keeps at home (docker-py's contexts) is of this run alone.
-    rm -rf "$COMPAT_DIR/home" && mkdir -p "$COMPAT_DIR/home/.docker"
+    # What a client keeps at home (docker-py's contexts) is of this run alone, too.
+    rm -rf "$COMPAT_DIR/home" "$COMPAT_DIR/cli" && mkdir -p "$COMPAT_DIR/home/.docker" "$COMPAT_DIR/cli"
     echo '{}' > "$COMPAT_DIR/home/.docker/config.json"
+    WHARFAGE_TOKEN=$(project "$suite")
+    export WHARFAGE_TOKEN DOCKER_CONFIG="$COMPAT_DIR/cli"
+    jq -n '{HttpHeaders: {Authorization: ("Bearer " + env.WHARFAGE_TOKEN)}}' > "$DOCKER_CONFIG/config.json"
+    for image in $("tests/compat/$suite.sh" images); do docker pull --quiet "$image" >/dev/null; done
     results="$COMPAT_DIR/$suite.results" log="$COMPAT_DIR/$suite.log"
     : > "$results"
     echo "== $suite (all of its output: $log)"
@@ -43,6 +54,8 @@ for suite in "${suites[@]}"; do
         while [ ! -S /run/docker.sock ]; do sleep 0.05; done
         HOME="$COMPAT_HOME" "$1/tests/compat/$2.sh" run "$1/tests/compat/expected/$2.txt" "$3" >"$4" 2>&1
     ' compat "$root" "$suite" "$results" "$log" || { tail -n 40 "$log"; status=1; }
+    # What a suite leaves would start again with the next `up`.
+    docker ps --all --quiet | xargs -r docker rm --force >/dev/null
     python3 tests/compat/compare.py "$results" "tests/compat/expected/$suite.txt" || status=1
     $wharfage down >/dev/null 2>&1
 done
