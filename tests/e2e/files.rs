@@ -234,3 +234,14 @@ fn the_volumes_of_a_container_that_does_not_run_are_reached_where_it_would_have_
     // Nothing of the looks holds them.
     docker.ok(&["volume", "rm", &volume, &format!("{volume}-etc")]);
 }
+
+#[test]
+fn a_container_can_be_copied_into_the_moment_it_is_created() {
+    let docker = Suite::here().docker();
+    let client = Client::new();
+    for _ in 0..20 {
+        let id = docker.ok(&["create", "busybox", "true"]);
+        docker.ok(&["cp", &client.path("src/file"), &format!("{id}:/tmp/")]);
+        docker.remove(&[&id]);
+    }
+}

@@ -235,6 +235,8 @@ fn act(host: &SharedHost, book: &mut Book, action: Action, known: &BTreeMap<Cont
             let entry = Entry { id: plan.id.clone(), plan: None, state: State::new() };
             let networks = book.networks_of(&plan);
             let handle = keeper::keep(host.clone(), entry, networks.clone());
+            // Before anybody finds it: who waited for it to arrive asks at once what is planned.
+            handle.plan_is(plan.as_ref().clone());
             book.keepers.insert(plan.id.clone(), handle.clone());
             handle.tell(Message::Plan(plan, networks));
         }
