@@ -17,6 +17,7 @@ mod openapi;
 mod options;
 mod pause;
 mod platform;
+mod runtimes;
 mod streams;
 mod supervision;
 mod tenancy;
