@@ -18,6 +18,7 @@ mod options;
 mod pause;
 mod platform;
 mod registry;
+mod runtimes;
 mod streams;
 mod supervision;
 mod tenancy;

@@ -187,6 +187,19 @@ pub struct HostReport {
     /// Execs that ended and of which that has not been acknowledged, at most [`EXECS_MAX`].
     #[serde(default)]
     pub execs: Vec<ExecReport>,
+    /// The OCI runtimes it has; `None` from an agent that is older than this field, which has runc.
+    #[serde(default)]
+    pub runtimes: Option<Vec<HostRuntime>>,
+}
+
+/// An OCI runtime of a host, as the host found it when its agent started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostRuntime {
+    /// `runc`, `crun`, `youki`, `runsc`.
+    pub name: String,
+    /// Why it is installed and yet not offered; absent where it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// Most execs of one report.

@@ -73,6 +73,7 @@ fn phrase(rejection: Rejection) -> (&'static str, &'static str) {
         Rejection::ContainersFull => ("has no room for another container", "have no room for another container"),
         Rejection::LacksCpu => ("lacks CPU", "lack CPU"),
         Rejection::LacksMemory => ("lacks memory", "lack memory"),
+        Rejection::LacksRuntime => ("lacks the runtime", "lack the runtime"),
         Rejection::LacksVolume => ("does not have", "do not have"),
     }
 }

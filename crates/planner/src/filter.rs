@@ -12,6 +12,8 @@ pub enum Rejection {
     Down,
     /// The operator lets it take nothing new.
     Paused,
+    /// The runtime that is asked for is not there, or does not work there.
+    LacksRuntime,
     /// It has as many containers as it takes.
     ContainersFull,
     /// Not enough unreserved CPU time.
@@ -33,6 +35,9 @@ pub(crate) fn admit(demand: &Demand, host: &HostView, is_bound_elsewhere: bool) 
     }
     if host.state == HostState::Paused {
         return Err(Rejection::Paused);
+    }
+    if demand.runtime.as_ref().is_some_and(|runtime| !host.runtimes.contains(runtime)) {
+        return Err(Rejection::LacksRuntime);
     }
     if host.containers >= host.capacity.containers {
         return Err(Rejection::ContainersFull);
@@ -67,6 +72,7 @@ mod tests {
             reserved_memory: MemoryBytes(40),
             containers: 1,
             used_ports: BTreeSet::new(),
+            runtimes: BTreeSet::from(["runc".to_owned()]),
             local_images: BTreeSet::new(),
         }
     }
@@ -80,6 +86,7 @@ mod tests {
             ports: BTreeSet::new(),
             image: None,
             volumes: BTreeSet::new(),
+            runtime: None,
         }
     }
 
@@ -98,6 +105,13 @@ mod tests {
         assert_eq!(admit(&demand(0, 0), &down, false), Err(Rejection::Down));
         assert_eq!(admit(&demand(0, 0), &paused, false), Err(Rejection::Paused));
         assert_eq!(admit(&demand(0, 0), &full, false), Err(Rejection::ContainersFull));
+    }
+
+    #[test]
+    fn a_runtime_has_to_be_there() {
+        let wants = |runtime: &str| Demand { runtime: Some(runtime.into()), ..demand(0, 0) };
+        assert_eq!(admit(&wants("runc"), &host(), false), Ok(()));
+        assert_eq!(admit(&wants("crun"), &host(), false), Err(Rejection::LacksRuntime));
     }
 
     #[test]

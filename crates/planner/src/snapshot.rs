@@ -54,6 +54,8 @@ pub struct HostView {
     pub containers: u32,
     /// Host ports in use by its running containers.
     pub used_ports: BTreeSet<WantedPort>,
+    /// OCI runtimes that work there.
+    pub runtimes: BTreeSet<String>,
     /// Images (config digests) it most likely has unpacked already.
     pub local_images: BTreeSet<Digest>,
 }
@@ -75,6 +77,8 @@ pub struct Demand {
     pub image: Option<Digest>,
     /// Volumes it uses.
     pub volumes: BTreeSet<VolumeId>,
+    /// The OCI runtime it asks for; `None` is the default, which every host has.
+    pub runtime: Option<String>,
 }
 
 /// What to do.

@@ -37,6 +37,7 @@ fn host() -> impl Strategy<Value = HostView> {
             reserved_memory: MemoryBytes(reserved_memory),
             containers,
             used_ports,
+            runtimes: BTreeSet::new(),
             local_images: BTreeSet::new(),
         },
     )
@@ -56,6 +57,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             ports,
             image: None,
             volumes,
+            runtime: None,
         });
         let volumes = (0..).zip(places).map(|(n, host)| (volume_id(n), VolumeView { name: format!("v{n}"), host }));
         Snapshot { epoch, hosts, unplaced: unplaced.collect(), volumes: volumes.collect() }

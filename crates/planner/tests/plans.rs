@@ -26,6 +26,7 @@ fn host(n: u8) -> (HostId, HostView) {
         reserved_memory: MemoryBytes(0),
         containers: 0,
         used_ports: BTreeSet::new(),
+        runtimes: BTreeSet::from(["runc".to_owned()]),
         local_images: BTreeSet::new(),
     };
     (id, view)
@@ -40,6 +41,7 @@ fn demand(n: u8, memory: u64) -> Demand {
         ports: BTreeSet::new(),
         image: None,
         volumes: BTreeSet::new(),
+        runtime: None,
     }
 }
 
@@ -147,4 +149,17 @@ fn why_a_bound_container_cannot_be_placed_names_its_volumes_and_no_host() {
     let demands = vec![uses(&[1], demand(1, 0)), uses(&[1, 3], demand(2, 0)), uses(&[1, 2], demand(3, 0))];
     let text = render_with([(gone, view), host(2), host(3)], demands, volumes);
     expect_file!["plans/volumes_explained.txt"].assert_eq(&text);
+}
+
+#[test]
+fn a_container_goes_where_its_runtime_is_or_says_who_lacks_it() {
+    let wanted = |runtime: &str| Demand { runtime: Some(runtime.into()), ..demand(1, 0) };
+    let with = |n: u8, runtime: &str| {
+        let (id, view) = host(n);
+        (id, HostView { runtimes: BTreeSet::from(["runc".to_owned(), runtime.to_owned()]), ..view })
+    };
+    let hosts = || [host(1), with(2, "crun"), host(3)];
+    assert!(render(hosts(), vec![wanted("crun")]).contains("-> node-2"));
+    let text = render(hosts(), vec![wanted("runsc")]);
+    assert!(text.contains("no suitable host (3 hosts lack the runtime)"), "{text}");
 }

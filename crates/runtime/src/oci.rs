@@ -72,14 +72,16 @@ pub trait OciRuntime {
 /// The runtime called `name`, installed as `program`, with its state below `root`.
 #[must_use]
 pub fn by_name(name: &str, program: &Path, root: &Path) -> Option<Box<dyn OciRuntime>> {
-    match name {
-        "runc" => Some(Box::new(Runc { program: program.into(), root: root.into() })),
-        _ => None,
-    }
+    let name = *NAMES.iter().find(|known| **known == name)?;
+    Some(Box::new(Runc { name, program: program.into(), root: root.into() }))
 }
 
-/// opencontainers/runc, 1.1 or later.
+/// Every runtime that can be named. All of them take runc's command line.
+pub const NAMES: [&str; 4] = ["runc", "crun", "youki", "runsc"];
+
+/// opencontainers/runc, 1.1 or later, or one with its command line.
 struct Runc {
+    name: &'static str,
     program: PathBuf,
     root: PathBuf,
 }
@@ -105,7 +107,7 @@ impl Runc {
 
 impl OciRuntime for Runc {
     fn name(&self) -> &'static str {
-        "runc"
+        self.name
     }
 
     fn run_detached(&self, id: &str, bundle: &Path, files: &Invocation) -> Command {
@@ -142,7 +144,9 @@ impl OciRuntime for Runc {
 
     fn update(&self, id: &str) -> Command {
         let mut command = self.command();
-        command.args(["--log-format", "json", "update", "--resources", "-", id]);
+        command.args(["--log-format", "json", "update", "--resources"]);
+        // Only runc knows `-`.
+        command.arg(if self.name == "runc" { "-" } else { "/dev/stdin" }).arg(id);
         command
     }
 
@@ -252,6 +256,14 @@ mod tests {
         assert_eq!(command.get_current_dir(), Some(Path::new("/")));
         let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
         assert_eq!(args, ["--root", "/run/wharfage/runc", "delete", "--force", "abc"]);
+    }
+
+    #[test]
+    fn every_name_is_a_runtime_of_that_name() {
+        for name in NAMES {
+            let runtime = by_name(name, Path::new("/x"), Path::new("/y"));
+            assert_eq!(runtime.expect(name).name(), name);
+        }
     }
 
     #[test]

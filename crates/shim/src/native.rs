@@ -77,6 +77,10 @@ impl Native {
     /// How `document` can be run in the container whose first process is `init`; `None` leaves it to the
     /// runtime.
     pub(crate) fn plan(&mut self, config: &ShimConfig, init: u32, document: &serde_json::Value) -> Option<Plan> {
+        if config.runtime.name == "runsc" {
+            // Its processes are in a kernel of its own; what is seen of them here is that kernel.
+            return None;
+        }
         let process = Process::known(document)?;
         if !sealed::is_sealed() || !is_private_after_setuid() || cgroup::is_frozen(&config.cgroup_path) {
             return None;

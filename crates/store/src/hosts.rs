@@ -3,8 +3,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use contract::host::HOST_LATE_AFTER_MS;
+use contract::host::{HOST_LATE_AFTER_MS, HostReport, HostRuntime};
 use model::{Error, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, Result};
+use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::{
@@ -56,6 +57,8 @@ pub struct HostRecord {
     pub condition: HostCondition,
     /// What it can give.
     pub capacity: HostCapacity,
+    /// OCI runtimes it has.
+    pub runtimes: Vec<HostRuntime>,
     /// CPU time promised to its containers.
     pub reserved_nano_cpus: NanoCpus,
     /// Memory promised to its containers.
@@ -125,7 +128,7 @@ impl Store {
     ///
     /// # Errors
     /// `Forbidden` if there is no such host any more.
-    pub async fn host_seen(&self, host: HostId, said: HostCapacity) -> Result<()> {
+    pub async fn host_seen(&self, host: HostId, said: &HostReport) -> Result<()> {
         let mut connection = self.pool().acquire().await.map_err(store_error)?;
         note_seen(&mut connection, host, said).await
     }
@@ -173,7 +176,7 @@ impl Store {
     pub async fn hosts(&self) -> Result<Vec<HostRecord>> {
         let rows = sqlx::query!(
             r#"SELECT h.id, h.name, host(h.address) AS "address!", h.agent_port, h.state, h.nano_cpus, h.memory_bytes,
-                   h.max_containers, h.joined_at, h.last_seen_at, now() AS "now!",
+                   h.max_containers, h.runtimes AS "runtimes: Json<Vec<HostRuntime>>", h.joined_at, h.last_seen_at, now() AS "now!",
                    coalesce(u.placed, 0) AS "placed!", coalesce(u.running, 0) AS "running!",
                    coalesce(u.reserved_nano_cpus, 0) AS "reserved_nano_cpus!",
                    coalesce(u.reserved_memory_bytes, 0) AS "reserved_memory_bytes!"
@@ -192,6 +195,7 @@ impl Store {
                     state: host_state(&row.state)?,
                     condition: condition(row.last_seen_at, row.now),
                     capacity: capacity(row.nano_cpus, row.memory_bytes, row.max_containers)?,
+                    runtimes: row.runtimes.0,
                     reserved_nano_cpus: NanoCpus(number(row.reserved_nano_cpus)?),
                     reserved_memory_bytes: MemoryBytes(number(row.reserved_memory_bytes)?),
                     containers: number(row.placed)?,
@@ -269,18 +273,20 @@ async fn tell_peers(connection: &mut sqlx::PgConnection, host: HostId) -> Result
 }
 
 /// See [`Store::host_seen`].
-pub(crate) async fn note_seen(connection: &mut sqlx::PgConnection, host: HostId, said: HostCapacity) -> Result<()> {
-    let (nano_cpus, memory_bytes, containers) = columns(said);
+pub(crate) async fn note_seen(connection: &mut sqlx::PgConnection, host: HostId, said: &HostReport) -> Result<()> {
+    let (nano_cpus, memory_bytes, containers) = columns(said.capacity);
+    let runtimes = said.runtimes.clone().unwrap_or_else(|| vec![HostRuntime { name: "runc".into(), missing: None }]);
     let known = sqlx::query_scalar!(
         r#"WITH seen AS (
-               UPDATE hosts SET last_seen_at = now(), nano_cpus = $2, memory_bytes = $3, max_containers = $4
+               UPDATE hosts SET last_seen_at = now(), nano_cpus = $2, memory_bytes = $3, max_containers = $4, runtimes = $5
                WHERE id = $1 AND (last_seen_at IS NULL OR last_seen_at < now() - interval '1 second'
-                   OR (nano_cpus, memory_bytes, max_containers) IS DISTINCT FROM ($2, $3, $4)))
+                   OR (nano_cpus, memory_bytes, max_containers, runtimes) IS DISTINCT FROM ($2, $3, $4, $5)))
            SELECT EXISTS (SELECT FROM hosts WHERE id = $1) AS "known!""#,
         host.0,
         nano_cpus,
         memory_bytes,
         containers,
+        Json(&runtimes) as Json<&Vec<HostRuntime>>,
     )
     .fetch_one(connection)
     .await

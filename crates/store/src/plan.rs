@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use contract::host::HostRuntime;
 use model::{
     ContainerId, Error, HostId, MemoryBytes, NanoCpus, PortBinding, PortProtocol, ProjectId, Result, VolumeId,
 };
@@ -133,7 +134,7 @@ async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Resul
         r#"SELECT id, project_id, image_id,
                coalesce((spec->'resources'->>'nano_cpus')::bigint, 0) AS "nano_cpus!",
                coalesce((spec->'resources'->>'memory_bytes')::bigint, 0) AS "memory_bytes!",
-               coalesce(spec->'port_bindings', '[]') AS "ports!: Json<Vec<PortBinding>>",
+               nullif(spec->>'runtime', '') AS runtime, coalesce(spec->'port_bindings', '[]') AS "ports!: Json<Vec<PortBinding>>",
                ARRAY(SELECT u.volume_id FROM container_volumes u WHERE u.container_id = containers.id)
                AS "volumes!: Vec<String>"
            FROM containers WHERE host_id IS NULL AND desired_state <> 'removed'
@@ -155,6 +156,7 @@ async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Resul
                 ports: wanted.collect(),
                 image: row.image_id.parse().ok(),
                 volumes: row.volumes.iter().map(|id| parsed(id)).collect::<Result<_>>()?,
+                runtime: row.runtime,
             })
         })
         .collect()
@@ -165,7 +167,8 @@ async fn hosts(connection: &mut PgConnection) -> Result<(i64, BTreeMap<HostId, H
         r#"SELECT e.n, now() AS "now!", h.id AS "id?", h.name AS "name?", h.state AS "state?", h.nano_cpus AS "nano_cpus?",
                h.memory_bytes AS "memory_bytes?", h.max_containers AS "max_containers?", h.last_seen_at,
                coalesce(h.placed, 0) AS "placed!", coalesce(h.reserved_nano_cpus, 0) AS "reserved_nano_cpus!",
-               coalesce(h.reserved_memory_bytes, 0) AS "reserved_memory_bytes!"
+               coalesce(h.reserved_memory_bytes, 0) AS "reserved_memory_bytes!",
+               h.runtimes AS "runtimes?: Json<Vec<HostRuntime>>"
            FROM plan_epoch e LEFT JOIN hosts h ON true"#
     )
     .fetch_all(connection)
@@ -188,11 +191,16 @@ async fn hosts(connection: &mut PgConnection) -> Result<(i64, BTreeMap<HostId, H
             reserved_memory: MemoryBytes(number(row.reserved_memory_bytes)?),
             containers: number(row.placed)?,
             used_ports: BTreeSet::new(),
+            runtimes: row.runtimes.map(|all| offered(all.0)).unwrap_or_default(),
             local_images: BTreeSet::new(),
         };
         hosts.insert(HostId(id), view);
     }
     Ok((epoch, hosts))
+}
+
+fn offered(runtimes: Vec<HostRuntime>) -> BTreeSet<String> {
+    runtimes.into_iter().filter(|runtime| runtime.missing.is_none()).map(|runtime| runtime.name).collect()
 }
 
 /// Which of the ports that are asked for are taken, and where.

@@ -4,13 +4,15 @@ use model::{Error, ProjectId, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{OperatorTx, Project, ProjectTx, projects, store_error};
+use crate::{OperatorTx, Project, ProjectTx, on_constraint, projects};
 
 /// A project's policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ProjectPolicy {
     /// Containers may mount `/var/run/docker.sock`, and by it have the project's own Docker API.
     pub docker_socket: bool,
+    /// OCI runtimes that containers may name; `runc` is among them, and the one of those that name none.
+    pub runtimes: Vec<String>,
 }
 
 /// What of a policy shall change; what is absent stays.
@@ -19,6 +21,14 @@ pub struct ProjectPolicy {
 pub struct PolicyChange {
     /// Containers may mount `/var/run/docker.sock`. Off means now: sockets that are mounted answer nothing more.
     pub docker_socket: Option<bool>,
+    /// OCI runtimes that containers may name, of `runc`, `crun`, `youki`, `runsc`; `runc` always. For operators.
+    pub runtimes: Option<Vec<String>>,
+}
+
+impl Default for ProjectPolicy {
+    fn default() -> Self {
+        Self { docker_socket: false, runtimes: vec!["runc".into()] }
+    }
 }
 
 /// Why a container has no socket.
@@ -62,12 +72,15 @@ impl OperatorTx {
 
 async fn update(connection: &mut sqlx::PgConnection, id: ProjectId, change: &PolicyChange) -> Result<Project> {
     sqlx::query!(
-        "UPDATE projects SET docker_socket = coalesce($2, docker_socket) WHERE id = $1",
+        "UPDATE projects SET docker_socket = coalesce($2, docker_socket), runtimes = coalesce($3, runtimes) WHERE id = $1",
         id.0,
-        change.docker_socket
+        change.docker_socket,
+        change.runtimes.as_deref()
     )
     .execute(&mut *connection)
     .await
-    .map_err(store_error)?;
+    .map_err(on_constraint("projects_runtimes_check", || {
+        Error::invalid("runtimes", "are `runc`, and of `crun`, `youki`, `runsc` those that may be named")
+    }))?;
     projects::read(connection, id).await
 }

@@ -100,7 +100,7 @@ impl OperatorTx {
     pub async fn projects(&mut self, tenant: TenantId, page: &Page<'_>) -> Result<Vec<Project>> {
         self.tenant(tenant).await?;
         let rows = sqlx::query!(
-            "SELECT id, name, created_at, docker_socket FROM projects
+            "SELECT id, name, created_at, docker_socket, runtimes FROM projects
              WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
             tenant.0,
             page.after,
@@ -112,7 +112,7 @@ impl OperatorTx {
         rows.into_iter()
             .map(|row| {
                 let (id, name) = (ProjectId(row.id), parsed(&row.name)?);
-                let policy = ProjectPolicy { docker_socket: row.docker_socket };
+                let policy = ProjectPolicy { docker_socket: row.docker_socket, runtimes: row.runtimes };
                 Ok(Project { id, tenant_id: tenant, name, created_at: row.created_at, policy })
             })
             .collect()
@@ -161,12 +161,13 @@ impl ProjectTx {
 
 /// One project, as far as the transaction may see it.
 pub(crate) async fn read(connection: &mut sqlx::PgConnection, id: ProjectId) -> Result<Project> {
-    let row = sqlx::query!("SELECT tenant_id, name, created_at, docker_socket FROM projects WHERE id = $1", id.0)
-        .fetch_optional(connection)
-        .await
-        .map_err(store_error)?
-        .ok_or_else(|| no_such_project(id))?;
-    let policy = ProjectPolicy { docker_socket: row.docker_socket };
+    let row =
+        sqlx::query!("SELECT tenant_id, name, created_at, docker_socket, runtimes FROM projects WHERE id = $1", id.0)
+            .fetch_optional(connection)
+            .await
+            .map_err(store_error)?
+            .ok_or_else(|| no_such_project(id))?;
+    let policy = ProjectPolicy { docker_socket: row.docker_socket, runtimes: row.runtimes };
     let (tenant_id, name) = (TenantId(row.tenant_id), parsed(&row.name)?);
     Ok(Project { id, tenant_id, name, created_at: row.created_at, policy })
 }

@@ -50,7 +50,7 @@ impl Store {
             self.volumes_gone(host, &report.removed_volumes).await?;
         }
         if newest.is_empty() && report.execs.is_empty() {
-            self.host_seen(host, report.capacity).await?;
+            self.host_seen(host, report).await?;
             return Ok(Recorded::default());
         }
         let mut tx = self.service_tx().await?;
@@ -92,7 +92,7 @@ impl Store {
                 has_more_to_do = true;
             }
         }
-        note_seen(tx.connection(), host, report.capacity).await?;
+        note_seen(tx.connection(), host, report).await?;
         for (project, told) in &events {
             append(tx.connection(), *project, told).await?;
         }

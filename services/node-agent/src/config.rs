@@ -58,7 +58,7 @@ pub struct Config {
     /// Static init for `--init`; the shim program itself when absent.
     #[serde(default)]
     pub init_path: Option<PathBuf>,
-    /// OCI runtimes by name. `runc` at `/usr/sbin/runc` when empty.
+    /// OCI runtimes by name, over those that are found where distributions put them.
     #[serde(default)]
     pub runtimes: BTreeMap<String, PathBuf>,
     /// The runtime of containers that name none.
@@ -142,6 +142,10 @@ fn default_cgroup_parent() -> String {
     "/wharfage".to_owned()
 }
 
+/// Where Debian puts them.
+const USUAL_RUNTIMES: [(&str, &str); 4] =
+    [("runc", "/usr/sbin/runc"), ("crun", "/usr/bin/crun"), ("youki", "/usr/bin/youki"), ("runsc", "/usr/bin/runsc")];
+
 impl Config {
     /// Refuses what would fail later, or worse, half work.
     ///
@@ -166,11 +170,16 @@ impl Config {
     #[must_use]
     pub fn runtime_path(&self, name: &str) -> Option<(String, PathBuf)> {
         let name = if name.is_empty() { &self.default_runtime } else { name };
-        match self.runtimes.get(name) {
-            Some(path) => Some((name.to_owned(), path.clone())),
-            None if name == "runc" => Some((name.to_owned(), PathBuf::from("/usr/sbin/runc"))),
-            None => None,
-        }
+        let usual = || USUAL_RUNTIMES.iter().find(|(known, _)| *known == name).map(|(_, path)| PathBuf::from(path));
+        self.runtimes.get(name).cloned().or_else(usual).map(|path| (name.to_owned(), path))
+    }
+
+    /// Runtimes besides the default that might be offered: those configured, and those installed.
+    #[must_use]
+    pub fn further_runtimes(&self) -> Vec<(String, PathBuf)> {
+        let all = USUAL_RUNTIMES.iter().filter_map(|(name, _)| self.runtime_path(name));
+        all.filter(|(name, path)| *name != self.default_runtime && (self.runtimes.contains_key(name) || path.exists()))
+            .collect()
     }
 
     /// What the host can give: probed, with the overrides on top.
@@ -241,6 +250,14 @@ shim_path = "/usr/lib/wharfage/wharfage-shim"
         assert_eq!(config.runtime_path("").map(|(n, _)| n).as_deref(), Some("runc"));
         assert_eq!(config.runtime_path("crun"), Some(("crun".into(), "/usr/bin/crun".into())));
         assert_eq!(config.runtime_path("/bin/sh"), None);
+    }
+
+    #[test]
+    fn runtimes_that_are_configured_or_installed_are_tried_and_the_default_is_not() {
+        let config = parsed("[runtimes]\ncrun = \"/nowhere/crun\"\nkata = \"/bin/true\"\n");
+        let found = config.further_runtimes();
+        assert!(found.contains(&("crun".into(), "/nowhere/crun".into())), "{found:?}");
+        assert!(found.iter().all(|(name, _)| name != "runc" && name != "kata"), "{found:?}");
     }
 
     #[test]

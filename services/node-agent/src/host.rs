@@ -176,6 +176,11 @@ impl Places {
         self.run_dir(id).path().join("bundle")
     }
 
+    /// Where a runtime is tried out; a runtime's init walks there as a user like projects'.
+    pub(crate) fn trial(&self, runtime: &str) -> PathBuf {
+        self.roots().join(format!("trial-{runtime}"))
+    }
+
     /// State of an OCI runtime, by name.
     pub(crate) fn runtime_root(&self, runtime: &str) -> PathBuf {
         self.run_dir.join("runtime").join(runtime)

@@ -30,6 +30,7 @@ pub mod purge;
 mod reconcile;
 mod report;
 mod rootfs;
+mod runtimes;
 mod shims;
 mod socket;
 mod streams;
@@ -78,6 +79,7 @@ pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let capacity = config.probe_capacity();
     let gateway = socket::Gateway::new(&config.gateway_url, identity.client(&config.gateway_cn)?);
     let host = make_host(config, places, images, gateway, &ctx)?;
+    host.reports.runtimes_are(runtimes::find(&host).await);
     let fleet = Fleet::resume(host.clone())?;
     ctx.health().fact("containers", {
         let host = host.clone();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use chassis::{backoff::Backoff, client::Internal};
-use contract::host::{ContainerReport, EXECS_MAX, ExecReport, HEARTBEAT_INTERVAL_MS, HostReport, REPORT};
+use contract::host::{ContainerReport, EXECS_MAX, ExecReport, HEARTBEAT_INTERVAL_MS, HostReport, HostRuntime, REPORT};
 use model::{ContainerId, ExecId, HostCapacity, Observed, Phase, VolumeId};
 use tokio::sync::Notify;
 
@@ -35,6 +35,7 @@ struct Book {
     /// Ends of execs, until they have been taken note of.
     execs: BTreeMap<ExecId, ExecReport>,
     generation: i64,
+    runtimes: Vec<HostRuntime>,
 }
 
 /// How long news wait for company that nobody waits for.
@@ -93,6 +94,11 @@ impl Reports {
             book.execs.entry(exec.id.clone()).or_insert(exec);
         });
         self.0.urgent.notify_one();
+    }
+
+    /// The OCI runtimes of this host.
+    pub(crate) fn runtimes_are(&self, runtimes: Vec<HostRuntime>) {
+        self.edit(|book| book.runtimes = runtimes);
     }
 
     /// A generation was applied.
@@ -160,7 +166,8 @@ impl Reports {
                 .collect();
             let removed_volumes = book.removed_volumes.iter().cloned().collect();
             let execs = book.execs.values().take(EXECS_MAX).cloned().collect();
-            HostReport { generation: book.generation, capacity, containers, removed_volumes, execs }
+            let runtimes = Some(book.runtimes.clone());
+            HostReport { generation: book.generation, capacity, containers, removed_volumes, execs, runtimes }
         })
     }
 

@@ -149,15 +149,24 @@ fn arch() -> &'static str {
 async fn info(State(gateway): State<Gateway>, Project(scope): Project, version: RequestedVersion) -> DockerResponse {
     let mut tx = gateway.store.project_tx(&scope).await?;
     let summary = tx.summary().await?;
+    let policy = tx.policy().await?;
     drop(tx);
     let capacity = gateway.store.fleet_capacity().await?;
     let now = gateway.clock.now().format(&Rfc3339).unwrap_or_default();
     let mut document = host_facts(version);
     if let Value::Object(document) = &mut document {
         document.extend(LIMITS_HONOURED.map(|key| (key.to_owned(), json!(true))));
+        document.insert("Runtimes".into(), runtimes(&policy.runtimes));
         document.extend(counted(&scope.project().to_string(), summary, capacity, &now));
     }
     reply(StatusCode::OK, &document)
+}
+
+/// Those the project may name.
+fn runtimes(allowed: &[String]) -> Value {
+    let mut all = serde_json::Map::from_iter([("io.containerd.runc.v2".to_owned(), json!({ "path": "runc" }))]);
+    all.extend(allowed.iter().map(|name| (name.clone(), json!({ "path": name }))));
+    Value::Object(all)
 }
 
 /// What differs between projects and moments.
@@ -188,7 +197,6 @@ fn host_facts(version: RequestedVersion) -> Value {
 }
 
 fn newest_facts() -> Value {
-    let runc = json!({ "path": "runc" });
     json!({
         "Name": "wharfage",
         "ServerVersion": SERVER_VERSION,
@@ -214,7 +222,6 @@ fn newest_facts() -> Value {
         "DockerRootDir": "/var/lib/docker",
         "Labels": [],
         "ExperimentalBuild": false,
-        "Runtimes": { "io.containerd.runc.v2": runc, "runc": runc },
         "DefaultRuntime": "runc",
         "Swarm": {
             "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
@@ -244,7 +251,6 @@ mod tests {
             "OSType",
             "Architecture",
             "SecurityOptions",
-            "Runtimes",
             "DefaultRuntime",
             "Swarm",
             "Debug",

@@ -8,7 +8,7 @@ use axum::{
     http::StatusCode,
 };
 use chassis::{Problems, ids};
-use contract::wake::Topic;
+use contract::{host::HostRuntime, wake::Topic};
 use model::{Error, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus};
 use serde::{Deserialize, Serialize};
 use store::HostRecord;
@@ -46,6 +46,8 @@ pub(crate) struct Host {
     condition: HostCondition,
     /// What it can give.
     capacity: HostCapacity,
+    /// OCI runtimes it has, and why one that is installed is not offered.
+    runtimes: Vec<HostRuntime>,
     /// What its containers were promised.
     reserved: Reserved,
     /// Containers that run on it.
@@ -78,6 +80,7 @@ impl From<HostRecord> for Host {
             state: host.state,
             condition: host.condition,
             capacity: host.capacity,
+            runtimes: host.runtimes,
             reserved: Reserved {
                 nano_cpus: host.reserved_nano_cpus,
                 memory_bytes: host.reserved_memory_bytes,

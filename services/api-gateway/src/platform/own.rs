@@ -64,7 +64,7 @@ async fn change(
 ) -> Answer<Json<Project>> {
     let scope = own(caller)?;
     let mut tx = gateway.store.project_tx(&scope).await?;
-    let project = tx.change_policy(&PolicyChange { docker_socket: policy.docker_socket }).await?;
+    let project = tx.change_policy(&PolicyChange { docker_socket: policy.docker_socket, runtimes: None }).await?;
     tx.commit().await?;
     tracing::info!(project = %project.id, policy = ?project.policy, "a project changed its policy");
     Ok(Json(project))

@@ -101,9 +101,7 @@ async fn write(
         spec.shown.insert("DriverOpts".into(), json!(options));
     }
     let made = volumes::fill(gateway, &mut tx, &mut spec, wanted, shared).await?;
-    if !spec.docker_sockets.is_empty() && !tx.policy().await?.docker_socket {
-        return Err(store::docker_socket_is_off());
-    }
+    check_policy(&mut tx, &spec).await?;
     let mut container = blank(gateway, image.id, spec);
     insert(&mut tx, &mut container, name).await?;
     volumes::take(&mut tx, &container.id, &container.spec).await?;
@@ -113,6 +111,21 @@ async fn write(
     tx.commit().await?;
     gateway.bus.publish(&Topic::Project(scope.project()));
     Ok((container, made, warnings))
+}
+
+/// What is the project's to allow. Most containers ask for none of it, and nobody asks about them.
+async fn check_policy(tx: &mut store::ProjectTx, spec: &model::ContainerSpec) -> Result<()> {
+    if spec.docker_sockets.is_empty() && spec.runtime.is_empty() {
+        return Ok(());
+    }
+    let policy = tx.policy().await?;
+    if !spec.docker_sockets.is_empty() && !policy.docker_socket {
+        return Err(store::docker_socket_is_off());
+    }
+    if !spec.runtime.is_empty() && !policy.runtimes.contains(&spec.runtime) {
+        return Err(translate::no_such_runtime(&spec.runtime));
+    }
+    Ok(())
 }
 
 fn blank(gateway: &Gateway, image_id: Digest, spec: model::ContainerSpec) -> ContainerRecord {

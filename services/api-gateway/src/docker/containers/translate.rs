@@ -19,6 +19,7 @@ use model::{ContainerSpec, Error, ImageConfig, RestartPolicy, Result, StreamFlag
 use serde_json::Value;
 
 pub(crate) use mounts::{Shared, WantedMount};
+pub(crate) use policy::no_such_runtime;
 pub(crate) use ports::port;
 pub(crate) use resources::signal_number;
 pub(crate) use settings::byte_size;
@@ -114,7 +115,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         dns: settings::name_servers(&host.dns)?,
         dns_options: settings::short_list(&host.dns_options, "DnsOptions")?,
         dns_search: settings::short_list(&host.dns_search, "DnsSearch")?,
-        runtime: String::new(),
+        runtime: policy::runtime(host)?,
         shown: shown(body, image, mounts.declared, check.as_ref(), shell),
     };
     check_size(&spec)?;

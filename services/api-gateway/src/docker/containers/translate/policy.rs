@@ -1,7 +1,7 @@
 //! What a tenant may not ask for, by name and with the reason (403), and what nobody can have yet
 //! (501). Everything that would name, share or weaken a host is here.
 
-use model::{Capability, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, Result, SecuritySpec};
+use model::{Capability, Error, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, Result, SecuritySpec};
 
 use super::{
     super::{
@@ -61,9 +61,7 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
     check_namespaces(host)?;
     check_host_access(host)?;
     check_kernel(host)?;
-    if !matches!(host.runtime.as_str(), "" | "runc" | "io.containerd.runc.v2") {
-        return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
-    }
+    runtime(host)?;
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(invalid(format!("invalid isolation {:?}: linux only supports 'default'", host.isolation)));
     }
@@ -76,6 +74,20 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
         return Err(not_built("HostConfig.StorageOpt"));
     }
     Ok(())
+}
+
+/// By its name; empty is the default. Whether the project may have it is decided in the transaction.
+pub(super) fn runtime(host: &HostConfig) -> Result<String> {
+    match host.runtime.as_str() {
+        "" | "runc" | "io.containerd.runc.v2" => Ok(String::new()),
+        name @ ("crun" | "youki" | "runsc") => Ok(name.to_owned()),
+        other => Err(no_such_runtime(other)),
+    }
+}
+
+/// dockerd's text.
+pub(crate) fn no_such_runtime(name: &str) -> Error {
+    invalid(format!("unknown or invalid runtime name: {name}"))
 }
 
 fn check_namespaces(host: &HostConfig) -> Result<()> {
