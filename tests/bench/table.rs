@@ -90,8 +90,3 @@ pub(crate) fn row(what: &str, figures: &[Figure], target: Target) {
     let theirs = theirs.map_or("", |figure| figure.text.as_str());
     println!("| {what} | {} | {theirs} | {ratios} | {} | {met} |", ours.text, target.words());
 }
-
-/// A row without a peer.
-pub(crate) fn note(what: &str, ours: &str, theirs: &str) {
-    println!("| {what} | {ours} | {theirs} | | | |");
-}

@@ -219,7 +219,7 @@ impl Keeper {
             self.save();
         }
         if self.state.observed != before.observed {
-            self.publish(&before.observed);
+            self.publish(&before.observed, effect == Some(Effect::Remove));
         }
         if before.busy == Busy::Adopting && self.state.observed.progress.phase == Phase::Running {
             // Its plan may have changed while there was no agent, or right before the last one died.
@@ -239,7 +239,7 @@ impl Keeper {
         }
     }
 
-    fn publish(&self, before: &Observed) {
+    fn publish(&self, before: &Observed, leaving: bool) {
         let observed = &self.state.observed;
         if observed.progress != before.progress {
             let model::Progress { run, restart, phase } = observed.progress;
@@ -251,7 +251,7 @@ impl Keeper {
             self.hub.run_ended(observed.progress != before.progress && observed.progress.phase >= Phase::Exited);
         }
         self.observed.send_replace(observed.clone());
-        self.host.reports.moved(&self.id, observed);
+        self.host.reports.moved(&self.id, observed, leaving);
     }
 
     fn stop_timer(&mut self) {

@@ -72,7 +72,7 @@ impl Fleet {
             let (id, observed) = (entry.id.clone(), entry.state.observed.clone());
             let plan = entry.plan.clone();
             let networks = plan.as_ref().map(|p| book.networks_of(p)).unwrap_or_default();
-            host.reports.moved(&id, &observed);
+            host.reports.moved(&id, &observed, false);
             let handle = keeper::keep(host.clone(), entry, networks.clone());
             if let Some(plan) = plan {
                 handle.tell(Message::Plan(Box::new(plan), networks));

@@ -65,11 +65,14 @@ pub(crate) type Acknowledged = Box<dyn Fn(Noted) + Send + Sync>;
 impl Reports {
     /// A container moved. Phases nobody waits for ride along with the next report; so do, for a
     /// second, probes that changed no verdict: a host may have a hundred of them in it.
-    pub(crate) fn moved(&self, id: &ContainerId, observed: &Observed) {
+    ///
+    /// `leaving`: it is about to be removed, so its end is told with that, and costs no report of its own.
+    pub(crate) fn moved(&self, id: &ContainerId, observed: &Observed, leaving: bool) {
         let awaited = match observed.progress.phase {
             Phase::Pending | Phase::Starting => false,
             Phase::Preparing => observed.prepare_error.is_some(),
-            Phase::Created | Phase::Running | Phase::Exited | Phase::Removed => true,
+            Phase::Exited => !leaving,
+            Phase::Created | Phase::Running | Phase::Removed => true,
         };
         let before = self.edit(|book| {
             book.untold.insert(id.clone());
@@ -194,11 +197,11 @@ mod tests {
     fn what_was_not_acknowledged_is_told_again_in_its_latest_form() {
         let reports = Reports::default();
         let id = ContainerId::from_bytes([1; 32]);
-        reports.moved(&id, &observed(Phase::Running));
+        reports.moved(&id, &observed(Phase::Running), false);
         let lost = reports.take(HostCapacity::default());
         assert_eq!(lost.containers.len(), 1);
         assert!(reports.take(HostCapacity::default()).containers.is_empty());
-        reports.moved(&id, &observed(Phase::Exited));
+        reports.moved(&id, &observed(Phase::Exited), false);
         reports.put_back(&lost);
         let again = reports.take(HostCapacity::default());
         let phases: Vec<_> = again.containers.iter().map(|c| c.observed.progress.phase).collect();
