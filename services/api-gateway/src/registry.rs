@@ -125,9 +125,12 @@ async fn answer(gateway: &Gateway, request: Request) -> Answer {
         Call::Catalog => Err(unsupported().into()),
         Call::In(name, target) => {
             let action = target.action(&parts.method).ok_or_else(unsupported)?;
-            let name = name.parse::<RepositoryName>().map_err(|error| match error {
-                Error::InvalidArgument(text) => Refusal::new(Code::NameInvalid, text),
-                _ => Refusal::name_unknown(),
+            let name = name.parse::<RepositoryName>().map_err(|error| {
+                if let Error::InvalidArgument(text) = error {
+                    Refusal::new(Code::NameInvalid, text)
+                } else {
+                    Refusal::name_unknown()
+                }
             });
             let name = match name {
                 Ok(name) => name,

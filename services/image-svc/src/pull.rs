@@ -26,7 +26,7 @@ use crate::{
     blob_store::BlobStore,
     image_config,
     limits::{LOGINS_MAX, PULLS_MAX},
-    upstream::{Platform, Repository, UpstreamError, Upstreams, Verdict},
+    upstream::{Platform, UpstreamError, Upstreams, Verdict},
 };
 use all_tags::AllTags;
 use flight::Flights;

@@ -63,9 +63,9 @@ impl Wanted {
 }
 
 pub(super) async fn answer(gateway: &Gateway, request: Request) -> Answer {
-    give(gateway, request).await.map_err(|refused| match refused.refusal.code {
-        Code::Unauthorized => Refused { challenge: Some(BASIC), ..refused },
-        _ => refused,
+    give(gateway, request).await.map_err(|refused| {
+        let asks = matches!(refused.refusal.code, Code::Unauthorized);
+        if asks { Refused { challenge: Some(BASIC), ..refused } } else { refused }
     })
 }
 

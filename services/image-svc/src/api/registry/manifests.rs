@@ -44,8 +44,7 @@ pub(crate) async fn read_manifest(
 ) -> Answer {
     let (scope, repository) = repository(&caller, &query)?;
     // What can be no tag names nothing.
-    let reference =
-        reference(&written).or_else(|no| if written.contains(':') { Err(no) } else { Err(unknown().into()) })?;
+    let reference = reference(&written).map_err(|no| if written.contains(':') { no } else { unknown().into() })?;
     let mut tx = state.store.project_tx(&scope).await?;
     let whole = method != Method::HEAD;
     let found = tx.manifest(repository, &reference, whole).await?.ok_or_else(unknown)?;
