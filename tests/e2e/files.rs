@@ -218,21 +218,21 @@ fn the_volumes_of_a_container_that_does_not_run_are_reached_where_it_would_have_
     let (data, filled) = (format!("{volume}:/data/inner"), format!("{volume}-etc:/etc"));
     let _ = docker.ok(&["create", "--name", &name, "-v", &data, "-v", &filled, "busybox", "cat", "/data/inner/file"]);
     let at = |path: &str| format!("{name}:{path}");
-    docker.ok(&["cp", &at("/etc/passwd"), &client.path("passwd")]);
+    let _ = docker.ok(&["cp", &at("/etc/passwd"), &client.path("passwd")]);
     assert!(client.read("passwd").contains("root:x:0:0"), "filled from the image before the first start");
-    docker.ok(&["cp", &client.path("src/file"), &at("/data/inner/")]);
+    let _ = docker.ok(&["cp", &client.path("src/file"), &at("/data/inner/")]);
     assert_eq!(docker.ok(&["start", "-a", &name]), "hello", "what went in before the start");
-    docker.ok(&["cp", &at("/data/inner/file"), &client.path("out")]);
+    let _ = docker.ok(&["cp", &at("/data/inner/file"), &client.path("out")]);
     assert_eq!(client.read("out"), "hello\n", "after its end");
     assert!(!docker.ok(&["diff", &name]).contains("/data/inner/file"), "the volume's file is not the container's");
     let sealed = format!("{volume}:/data/inner:ro");
     let _ = docker.ok(&["create", "--name", &reader, "-v", &sealed, "busybox", "true"]);
-    docker.ok(&["cp", &format!("{reader}:/data/inner/file"), &client.path("again")]);
+    let _ = docker.ok(&["cp", &format!("{reader}:/data/inner/file"), &client.path("again")]);
     let refused = docker.run(&["cp", &client.path("src/file"), &format!("{reader}:/data/inner/")]);
     assert!(refused.code != 0 && refused.stderr.contains("mounted volume is marked read-only"), "{refused:?}");
     docker.remove(&[&name, &reader]);
     // Nothing of the looks holds them.
-    docker.ok(&["volume", "rm", &volume, &format!("{volume}-etc")]);
+    let _ = docker.ok(&["volume", "rm", &volume, &format!("{volume}-etc")]);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_container_can_be_copied_into_the_moment_it_is_created() {
     let client = Client::new();
     for _ in 0..20 {
         let id = docker.ok(&["create", "busybox", "true"]);
-        docker.ok(&["cp", &client.path("src/file"), &format!("{id}:/tmp/")]);
+        let _ = docker.ok(&["cp", &client.path("src/file"), &format!("{id}:/tmp/")]);
         docker.remove(&[&id]);
     }
 }
