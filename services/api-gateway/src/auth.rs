@@ -123,11 +123,12 @@ pub(crate) async fn authenticate(gateway: &Gateway, request: &Parts) -> Result<P
         return Ok(principal.clone());
     }
     let certificate = request.extensions.get::<Peer>().and_then(|peer| peer.certificate.as_deref());
-    let found = match (presented(&request.headers)?, certificate) {
-        (Some(token), _) => gateway.store.authenticate("bearer", &ids::sha256(token.as_bytes())).await?,
-        (None, Some(shown)) => gateway.store.authenticate("certificate", &ids::sha256(&shown.der)).await?,
-        (None, None) => None,
+    let key = match (presented(&request.headers)?, certificate) {
+        (Some(token), _) => ("bearer", ids::sha256(token.as_bytes())),
+        (None, Some(shown)) => ("certificate", ids::sha256(&shown.der)),
+        (None, None) => return Err(unauthenticated()),
     };
+    let found = gateway.credentials.ask(key, |_| gateway.store.authenticate(key.0, &key.1)).await?;
     found.ok_or_else(unauthenticated)
 }
 

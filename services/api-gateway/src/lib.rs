@@ -17,6 +17,7 @@ mod openapi;
 mod platform;
 mod registry;
 mod state;
+mod together;
 
 pub use config::Config;
 pub use openapi::openapi;

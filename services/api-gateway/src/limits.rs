@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -16,6 +16,8 @@ use model::{Error, ProjectId, Result};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
+
+use crate::together::Together;
 
 /// Largest JSON request body.
 pub(crate) const JSON_BODY_BYTES: usize = 4 * 1024 * 1024;
@@ -90,6 +92,8 @@ struct Inner {
     connection: OnceCell<redis::aio::ConnectionManager>,
     redis_rests_until_ms: AtomicI64,
     local: Mutex<HashMap<ProjectId, Bucket>>,
+    /// Requests at once take their tokens at once.
+    takers: Together<ProjectId, Arc<AtomicU32>>,
 }
 
 impl std::fmt::Debug for Rates {
@@ -98,13 +102,14 @@ impl std::fmt::Debug for Rates {
     }
 }
 
-/// Takes a token in Redis. KEYS[1]: bucket. ARGV: now in ms, tokens per second, burst.
+/// Takes tokens in Redis, as many as are there. KEYS[1]: bucket. ARGV: now in ms, tokens per second, burst,
+/// wanted.
 const TAKE: &str = r"
 local had = redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens, at = tonumber(had[1]) or tonumber(ARGV[3]), tonumber(had[2]) or tonumber(ARGV[1])
 tokens = math.min(tonumber(ARGV[3]), tokens + math.max(0, tonumber(ARGV[1]) - at) * tonumber(ARGV[2]) / 1000)
-local taken = 0
-if tokens >= 1 then tokens = tokens - 1; taken = 1 end
+local taken = math.min(tonumber(ARGV[4]), math.floor(tokens))
+tokens = tokens - taken
 redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], math.ceil(tonumber(ARGV[3]) / tonumber(ARGV[2]) * 1000) + 1000)
 return taken";
@@ -120,6 +125,7 @@ impl Rates {
             connection: OnceCell::new(),
             redis_rests_until_ms: AtomicI64::new(0),
             local: Mutex::default(),
+            takers: Together::default(),
         })))
     }
 
@@ -128,14 +134,19 @@ impl Rates {
         if self.0.limit.per_second == 0 {
             return Ok(());
         }
-        let taken = match self.take_shared(project, now).await {
-            Some(taken) => taken,
-            None => self.take_locally(project, now),
-        };
-        if taken { Ok(()) } else { Err(Error::LimitExceeded("too many requests; slow down".into())) }
+        let taken = self.0.takers.ask(project, async |takers| {
+            let wanted = u32::try_from(takers).unwrap_or(u32::MAX);
+            let taken = match self.take_shared(project, now, wanted).await {
+                Some(taken) => taken,
+                None => self.take_locally(project, now, wanted),
+            };
+            Ok(Arc::new(AtomicU32::new(taken)))
+        });
+        let mine = taken.await?.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if mine.is_ok() { Ok(()) } else { Err(Error::LimitExceeded("too many requests; slow down".into())) }
     }
 
-    async fn take_shared(&self, project: ProjectId, now: OffsetDateTime) -> Option<bool> {
+    async fn take_shared(&self, project: ProjectId, now: OffsetDateTime, wanted: u32) -> Option<u32> {
         let client = self.0.redis.as_ref()?;
         let now_ms = millis(now);
         if now_ms < self.0.redis_rests_until_ms.load(Ordering::Relaxed) {
@@ -146,10 +157,10 @@ impl Rates {
             let RateLimit { per_second, burst } = self.0.limit;
             let mut call = redis::cmd("EVAL");
             call.arg(TAKE).arg(1).arg(format!("wharfage:rate:{project}")).arg(now_ms).arg(per_second).arg(burst);
-            call.query_async::<u8>(&mut connection).await
+            call.arg(wanted).query_async::<u32>(&mut connection).await
         });
         match asked.await {
-            Ok(Ok(taken)) => Some(taken == 1),
+            Ok(Ok(taken)) => Some(taken),
             Ok(Err(_)) | Err(_) => {
                 self.0.redis_rests_until_ms.store(millis(now + REDIS_REST), Ordering::Relaxed);
                 None
@@ -157,13 +168,13 @@ impl Rates {
         }
     }
 
-    fn take_locally(&self, project: ProjectId, now: OffsetDateTime) -> bool {
+    fn take_locally(&self, project: ProjectId, now: OffsetDateTime, wanted: u32) -> u32 {
         let mut buckets = self.0.local.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = self.0.limit;
         if buckets.len() >= LOCAL_BUCKETS && !buckets.contains_key(&project) {
             buckets.retain(|_, bucket| !bucket.is_full(limit, now));
         }
-        buckets.entry(project).or_insert_with(|| Bucket::full(limit, now)).take(limit, now)
+        buckets.entry(project).or_insert_with(|| Bucket::full(limit, now)).take(limit, now, wanted)
     }
 }
 
@@ -191,14 +202,13 @@ impl Bucket {
         self.refilled(limit, now) >= f64::from(limit.burst)
     }
 
-    fn take(&mut self, limit: RateLimit, now: OffsetDateTime) -> bool {
+    fn take(&mut self, limit: RateLimit, now: OffsetDateTime, wanted: u32) -> u32 {
         self.tokens = self.refilled(limit, now);
         self.at = now;
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
+        let taken = self.tokens.min(f64::from(wanted)).floor();
+        self.tokens -= taken;
+        // Between nothing and what a u32 wanted.
+        taken as u32
     }
 }
 
@@ -225,6 +235,14 @@ mod tests {
         rates.take(project(2), start).await.expect("another project's bucket");
         rates.take(project(1), start + time::Duration::milliseconds(100)).await.expect("one more after a tenth");
         assert!(rates.take(project(1), start + time::Duration::milliseconds(100)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn requests_at_once_get_what_is_there_and_not_one_more() {
+        let rates = Rates::new(LIMIT, None).expect("no redis");
+        let all = (0..20).map(|_| rates.take(project(1), OffsetDateTime::UNIX_EPOCH));
+        let served = futures::future::join_all(all).await.into_iter().filter(Result::is_ok).count();
+        assert_eq!(served, 3);
     }
 
     #[tokio::test]

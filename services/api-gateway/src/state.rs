@@ -4,9 +4,10 @@
 use std::{ops::Deref, sync::Arc};
 
 use chassis::{Bus, Clock, Ctx, ExpectedPeer, client::Internal, tls};
-use store::Store;
+use model::{ExecId, ProjectId};
+use store::{ContainerRecord, Principal, Store};
 
-use crate::{agents::Agents, config::Config, limits::Rates, registry::Keys};
+use crate::{agents::Agents, config::Config, limits::Rates, registry::Keys, together::Together};
 
 /// The gateway; cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,6 +30,10 @@ pub struct Parts {
     pub(crate) rates: Rates,
     /// Keys that sign the registry's tokens.
     pub(crate) registry_keys: Keys,
+    /// Credentials being looked up: PostgreSQL is asked for each request, and once for those at once.
+    pub(crate) credentials: Together<(&'static str, [u8; 32]), Option<Principal>>,
+    /// Containers being looked at, as a project names them, with their execs.
+    pub(crate) inspections: Together<(ProjectId, String), (ContainerRecord, Vec<ExecId>)>,
     /// The time.
     pub(crate) clock: Clock,
     /// As configured.
@@ -62,6 +67,8 @@ impl Gateway {
             agents: Agents::new(config.internal_tls.clone()),
             rates,
             registry_keys: Keys::default(),
+            credentials: Together::default(),
+            inspections: Together::default(),
             clock: ctx.clock().clone(),
             store,
             bus,

@@ -56,7 +56,11 @@ fn meant(profile: &LinuxSeccomp, number: u32, args: [u64; 6]) -> u32 {
             match arg.op() {
                 LinuxSeccompOperator::ScmpCmpEq => got == arg.value(),
                 LinuxSeccompOperator::ScmpCmpMaskedEq => got & arg.value() == arg.value_two().expect("has two"),
-                other => panic!("{other:?}"),
+                LinuxSeccompOperator::ScmpCmpNe
+                | LinuxSeccompOperator::ScmpCmpLt
+                | LinuxSeccompOperator::ScmpCmpLe
+                | LinuxSeccompOperator::ScmpCmpGe
+                | LinuxSeccompOperator::ScmpCmpGt => panic!("{:?}", arg.op()),
             }
         };
         if rule.names().iter().any(|n| Some(n.as_str()) == name) && rule.args().iter().flatten().all(holds) {

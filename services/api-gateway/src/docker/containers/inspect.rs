@@ -33,11 +33,15 @@ pub(crate) async fn inspect(
     query: Query,
     Path(reference): Path<String>,
 ) -> DockerResponse {
-    let mut tx = gateway.store.project_tx(&scope).await?;
-    let container = tx.find_container(&reference).await?;
-    let alive = state::of(&container).is_alive();
-    let execs = if alive { tx.open_execs(&container.id, limits::SHOWN_EXECS).await? } else { Vec::new() };
-    drop(tx);
+    // Whoever asks at once sees the same.
+    let look = async |_| {
+        let mut tx = gateway.store.project_tx(&scope).await?;
+        let container = tx.find_container(&reference).await?;
+        let alive = state::of(&container).is_alive();
+        let execs = if alive { tx.open_execs(&container.id, limits::SHOWN_EXECS).await? } else { Vec::new() };
+        Ok((container, execs))
+    };
+    let (container, execs) = gateway.inspections.ask((scope.project(), reference.clone()), look).await?;
     let sizes = if query.flag("size") { Sizes::ask(&gateway, &[&container]).await } else { Sizes::default() };
     let mut shown = render::inspect(&container, version);
     if !execs.is_empty() {
