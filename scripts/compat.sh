@@ -33,7 +33,7 @@ project() {
 trap '$wharfage down >/dev/null 2>&1 || true' EXIT
 status=0
 for suite in "${suites[@]}"; do
-    $wharfage up --quiet 2>/dev/null
+    $wharfage up --quiet 2>"$COMPAT_DIR/up.log" || { cat "$COMPAT_DIR/up.log" >&2; exit 1; }
     # shellcheck disable=SC1091 # made by `up`
     source .wharfage/env
     # What a client keeps at home (docker-py's contexts) is of this run alone, too.
