@@ -22,10 +22,14 @@ use crate::{
 };
 
 #[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "Wharfage image-svc",
-    description = "Internal, over mutual TLS: pulls images for the gateway, serves layers to hosts."
-))]
+#[openapi(
+    info(
+        title = "Wharfage image-svc",
+        description = "Internal, over mutual TLS: pulls images for the gateway, keeps its registry, serves layers to hosts."
+    ),
+    // Only parameters name them, and those bring no schema along.
+    components(schemas(model::RepositoryId, model::UploadId))
+)]
 struct Description;
 
 /// What handlers work with.
