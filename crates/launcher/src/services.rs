@@ -27,7 +27,7 @@ impl Settings {
     }
 
     /// What the environment of this program says about these settings, for a load that the defaults refuse.
-    fn from_here(mut self, fields: &[&str]) -> Self {
+    fn inherit(mut self, fields: &[&str]) -> Self {
         for name in fields.iter().map(|field| format!("WHARFAGE_{field}")) {
             if let Ok(value) = std::env::var(&name) {
                 self.0.insert(name, value);
@@ -100,7 +100,7 @@ pub(crate) fn control_plane(layout: &Layout, addresses: &Addresses) -> Result<Ve
         .set("_SCHEDULER", format!("https://{}", at(layout.scheduler_port())))
         .set("_IMAGE", format!("https://{}", at(layout.image_port())))
         .set("COMMON__OPS_LISTEN", format!("127.0.0.1:{}", Layout::ops_port(layout.gateway_port())))
-        .from_here(&["RATE_LIMIT__PER_SECOND", "RATE_LIMIT__BURST"]);
+        .inherit(&["RATE_LIMIT__PER_SECOND", "RATE_LIMIT__BURST"]);
     fs::create_dir_all(layout.state.join("images"))?;
     Ok(vec![
         service(layout, "10-scheduler", "scheduler", scheduler),

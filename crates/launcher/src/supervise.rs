@@ -75,9 +75,8 @@ pub(crate) fn run() -> Result<()> {
     let mut running: Vec<Supervised> = Vec::new();
     loop {
         start_new(&layout, &mut running)?;
-        match signals.wait()? {
-            Signal::SIGHUP => {}
-            _ => break,
+        if signals.wait()? != Signal::SIGHUP {
+            break;
         }
     }
     for service in running.into_iter().rev() {
