@@ -65,13 +65,16 @@ use containers::SpecCache;
 
 use model::{Error, Result};
 use sqlx::{
-    PgPool,
+    Connection as _, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 /// Every schema change, in order; embedded so that a binary knows which schema it speaks.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// How long a connection may have lain unused and still be taken without a look.
+const IDLE_UNTESTED: Duration = Duration::from_millis(500);
 
 /// A pool of connections under one service's role.
 #[derive(Clone, Debug)]
@@ -91,8 +94,17 @@ impl Store {
             .max_connections(connections_max)
             .min_connections(1)
             .acquire_timeout(Duration::from_secs(5))
-            // A round trip before every use would double the cost of a read; a dead connection shows at the first query.
+            // A round trip before every use would double the cost of a read. What has lain idle is asked
+            // first: a Postgres that was restarted has left dead connections, and no request pays for them.
             .test_before_acquire(false)
+            .before_acquire(|connection, found| {
+                Box::pin(async move {
+                    if found.idle_for >= IDLE_UNTESTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options.statement_cache_capacity(256));
         Ok(Self { pool, specs: SpecCache::new() })
     }
