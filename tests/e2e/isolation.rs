@@ -297,7 +297,8 @@ fn b27_a_user_of_the_host_sees_no_file_of_a_project() {
         String::from_utf8_lossy(&output.stdout).lines().count()
     };
     assert_eq!(files("65534"), 0);
-    assert!(files("0") > 100, "positive control");
+    // A container that runs has a plan, a log, a record of its progress; layers have their programs.
+    assert!(files("0") > 10, "positive control");
     drop(both);
 }
 
