@@ -361,6 +361,20 @@ impl World {
         response.expect("answers").bytes().await.expect("ends").to_vec()
     }
 
+    /// What the container wrote to its standard output, as soon as that holds: that it runs does not
+    /// say that its first process came as far as writing. What was written last, after ten seconds.
+    pub(crate) async fn output_once(&mut self, id: &ContainerId, holds: impl Fn(&str) -> bool) -> String {
+        let everything = LogsQuery { stdout: true, ..LogsQuery::default() };
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let told = text(&self.logs(id, &everything).await, 1);
+            if holds(&told) || std::time::Instant::now() > deadline {
+                return told;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub(crate) async fn attach(&mut self, id: &ContainerId, query: AttachQuery) -> chassis::reqwest::Upgraded {
         let path = format!("/containers/v1/{id}/attach");
         self.gateway().upgrade(&path, STREAM_PROTOCOL, Some(&query), None::<&()>).await.expect("upgrades")
