@@ -70,8 +70,9 @@ fn a_detached_container_can_be_stopped_started_restarted_and_removed() {
 fn stop_sends_the_signal_and_waits_the_grace_time() {
     let docker = Suite::here().docker();
     let name = unique("grace");
-    let script = "trap 'echo got-term; exit 7' TERM; while :; do sleep 0.1; done";
+    let script = "trap 'echo got-term; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
     let _ = docker.ok(&["run", "-d", "--name", &name, "busybox", "sh", "-c", script]);
+    docker.until_written(&name, "ready");
     let _ = docker.ok(&["stop", "-t", "5", &name]);
     assert_eq!(docker.ok(&["inspect", "-f", "{{.State.ExitCode}}", &name]), "7");
     assert!(docker.ok(&["logs", &name]).contains("got-term"));

@@ -94,13 +94,14 @@ fn init_reaps_what_is_orphaned_and_hands_signals_on() {
     let (with, without) = (unique("init"), unique("no-init"));
     // Grandchildren whose parent goes before them.
     let script =
-        "for i in 1 2 3; do (sh -c 'sleep 0.3 & exit' &) ; done; trap 'exit 9' TERM; while :; do sleep 0.1; done";
+        "for i in 1 2 3; do (sh -c 'sleep 0.3 & exit' &) ; done; trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done";
     let _ = docker.ok(&["run", "-d", "--init", "--name", &with, "busybox", "sh", "-c", script]);
     let direct = "exec sh -c 'for i in 1 2 3; do (sleep 0.3 &) ; done; exec sleep 600'";
     let _ = docker.ok(&["run", "-d", "--name", &without, "busybox", "sh", "-c", direct]);
     let zombies = |name: &str| docker.ok(&["exec", name, "ps", "-o", "stat,args"]).matches("Z ").count();
     eventually("PID 1 that does not reap has zombies", Duration::from_secs(10), || zombies(&without) == 3);
-    assert_eq!(zombies(&with), 0);
+    docker.until_written(&with, "ready");
+    eventually("PID 1 that reaps has none", Duration::from_secs(10), || zombies(&with) == 0);
     let first = docker.ok(&["exec", &with, "cat", "/proc/1/cmdline"]).replace('\0', " ");
     assert!(first.contains("/sh") || first.contains("init"), "{first}");
     let begun = Instant::now();
@@ -114,10 +115,11 @@ fn init_reaps_what_is_orphaned_and_hands_signals_on() {
 fn the_stop_signal_and_the_time_to_stop_are_the_containers_own() {
     let docker = Suite::here().docker();
     let (polite, deaf) = (unique("polite"), unique("deaf"));
-    let script = "trap '' TERM; trap 'exit 5' USR1; while :; do sleep 0.1; done";
+    let script = "trap '' TERM; trap 'exit 5' USR1; echo ready; while :; do sleep 0.1; done";
     let _ = docker.ok(&["run", "-d", "--stop-signal", "USR1", "--name", &polite, "busybox", "sh", "-c", script]);
     let _ = docker.ok(&["run", "-d", "--stop-timeout", "1", "--name", &deaf, "busybox", "sh", "-c", script]);
-    std::thread::sleep(Duration::from_millis(300));
+    docker.until_written(&polite, "ready");
+    docker.until_written(&deaf, "ready");
     let _ = docker.ok(&["stop", &polite]);
     let begun = Instant::now();
     let _ = docker.ok(&["stop", &deaf]);

@@ -4,9 +4,10 @@ use std::{
     io::Write,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use crate::{Suite, unique};
+use crate::{Suite, eventually, unique};
 
 /// A docker CLI that talks to one project.
 #[derive(Clone, Debug)]
@@ -94,6 +95,15 @@ impl Docker {
         let outcome = self.run(args);
         assert_eq!(outcome.code, 0, "docker {args:?} failed: {outcome:?}");
         outcome.stdout.trim().to_owned()
+    }
+
+    /// Waits until a container has written this: that it runs does not say how far its first process came.
+    pub fn until_written(&self, name: &str, text: &str) {
+        let written = || {
+            let logs = self.run(&["logs", name]);
+            logs.stdout.contains(text) || logs.stderr.contains(text)
+        };
+        eventually(&format!("{name} writes {text:?}"), Duration::from_secs(20), written);
     }
 
     /// Removes containers, whatever their state; absent ones do not matter.

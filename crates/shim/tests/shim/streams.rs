@@ -112,7 +112,7 @@ fn a_terminal_has_its_size_and_follows_it() {
 #[test]
 fn a_terminal_delivers_what_is_typed_and_interrupts() {
     let container =
-        container(&["sh", "-c", "echo ready; trap 'echo caught; exit 4' INT; while :; do sleep 0.05; done"], |r| {
+        container(&["sh", "-c", "trap 'echo caught; exit 4' INT; echo ready; while :; do sleep 0.05; done"], |r| {
             r.config.tty = true;
             r.config.open_stdin = true;
         });
