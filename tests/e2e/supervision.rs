@@ -93,8 +93,7 @@ fn init_reaps_what_is_orphaned_and_hands_signals_on() {
     let docker = Suite::here().docker();
     let (with, without) = (unique("init"), unique("no-init"));
     // Grandchildren whose parent goes before them.
-    let script =
-        "for i in 1 2 3; do (sh -c 'sleep 0.3 & exit' &) ; done; trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done";
+    let script = "for i in 1 2 3; do (sh -c 'sleep 0.3 & exit' &) ; done; trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done";
     let _ = docker.ok(&["run", "-d", "--init", "--name", &with, "busybox", "sh", "-c", script]);
     let direct = "exec sh -c 'for i in 1 2 3; do (sleep 0.3 &) ; done; exec sleep 600'";
     let _ = docker.ok(&["run", "-d", "--name", &without, "busybox", "sh", "-c", direct]);

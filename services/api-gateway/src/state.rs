@@ -3,11 +3,15 @@
 
 use std::{ops::Deref, sync::Arc};
 
+use axum::body::Bytes;
 use chassis::{Bus, Clock, Ctx, ExpectedPeer, client::Internal, tls};
-use model::{ExecId, ProjectId};
-use store::{ContainerRecord, Principal, Store};
+use model::ProjectId;
+use store::{Principal, Store};
 
-use crate::{agents::Agents, config::Config, limits::Rates, registry::Keys, together::Together};
+use crate::{
+    agents::Agents, config::Config, docker::version::RequestedVersion, limits::Rates, registry::Keys,
+    together::Together,
+};
 
 /// The gateway; cheap to clone.
 #[derive(Clone, Debug)]
@@ -32,8 +36,8 @@ pub struct Parts {
     pub(crate) registry_keys: Keys,
     /// Credentials being looked up: PostgreSQL is asked for each request, and once for those at once.
     pub(crate) credentials: Together<(&'static str, [u8; 32]), Option<Principal>>,
-    /// Containers being looked at, as a project names them, with their execs.
-    pub(crate) inspections: Together<(ProjectId, String), (ContainerRecord, Vec<ExecId>)>,
+    /// Containers being inspected, as a project names them; the answer as it is written.
+    pub(crate) inspections: Together<(ProjectId, String, RequestedVersion), Bytes>,
     /// The time.
     pub(crate) clock: Clock,
     /// As configured.

@@ -3,7 +3,8 @@
 
 use std::{fmt, io::Write};
 
-use serde_json::{Map, Value};
+use serde::ser::{SerializeMap as _, Serializer as _};
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::{
     Event, Subscriber,
@@ -24,19 +25,26 @@ impl<W> JsonLines<W> {
     }
 }
 
+/// Few enough that looking through them is quicker than any index.
+type Fields = Vec<(&'static str, Value)>;
+
 /// A span's fields, kept with the span.
-struct SpanFields(Map<String, Value>);
+struct SpanFields(Fields);
 
 /// Collects fields; recording one anew replaces it.
 struct Collect<'a> {
-    into: &'a mut Map<String, Value>,
+    into: &'a mut Fields,
 }
 
 impl Collect<'_> {
     fn put(&mut self, field: &Field, value: Value) {
         // For exporters only.
-        if !field.name().starts_with("otel.") {
-            self.into.insert(field.name().to_owned(), value);
+        if field.name().starts_with("otel.") {
+            return;
+        }
+        match self.into.iter_mut().find(|(name, _)| *name == field.name()) {
+            Some((_, former)) => *former = value,
+            None => self.into.push((field.name(), value)),
         }
     }
 }
@@ -80,7 +88,7 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id) {
-            let mut fields = Map::new();
+            let mut fields = Fields::new();
             attributes.record(&mut Collect { into: &mut fields });
             span.extensions_mut().replace(SpanFields(fields));
         }
@@ -95,33 +103,62 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut fields = Map::new();
+        let mut fields = Fields::new();
         event.record(&mut Collect { into: &mut fields });
-        let mut line = Map::new();
-        let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        line.insert("ts".to_owned(), now.into());
-        line.insert("level".to_owned(), event.metadata().level().as_str().into());
-        line.insert("service".to_owned(), self.service.into());
-        line.insert("target".to_owned(), event.metadata().target().into());
-        line.insert("message".to_owned(), fields.shift_remove("message").unwrap_or_default());
-        line.extend(fields.into_iter().map(|(name, value)| (free(&line, name), value)).collect::<Vec<_>>());
-        for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(SpanFields(fields)) = span.extensions().get::<SpanFields>() {
-                for (name, value) in fields {
-                    line.entry(name.clone()).or_insert_with(|| value.clone());
+        let mut text = Vec::with_capacity(512);
+        let spans = || context.event_scope(event).into_iter().flatten();
+        // Whatever was written until an error is a line all the same.
+        let _ = write(&mut text, self.service, event, fields, |put| {
+            for span in spans() {
+                if let Some(SpanFields(fields)) = span.extensions().get::<SpanFields>() {
+                    fields.iter().try_for_each(|(name, value)| put(name, value))?;
                 }
             }
-        }
-        let mut text = serde_json::to_vec(&line).unwrap_or_default();
+            Ok(())
+        });
         text.push(b'\n');
         // One write, so that lines of several threads do not mix. If stderr is gone, so is the log.
         let _ = (self.writer)().write_all(&text);
     }
 }
 
-/// A name that does not shadow one of ours.
-fn free(line: &Map<String, Value>, name: String) -> String {
-    if line.contains_key(&name) { format!("field_{name}") } else { name }
+/// What every line begins with.
+const OURS: [&str; 5] = ["ts", "level", "service", "target", "message"];
+
+/// One object: what is ours, the event's fields (none shadows one of ours), and those of the spans
+/// that nothing further in has.
+fn write(
+    text: &mut Vec<u8>,
+    service: &str,
+    event: &Event<'_>,
+    mut fields: Fields,
+    spans: impl FnOnce(&mut dyn FnMut(&'static str, &Value) -> serde_json::Result<()>) -> serde_json::Result<()>,
+) -> serde_json::Result<()> {
+    let message = fields.iter().position(|(name, _)| *name == "message").map(|at| fields.remove(at).1);
+    let mut serializer = serde_json::Serializer::new(text);
+    let mut line = serializer.serialize_map(None)?;
+    line.serialize_entry("ts", &OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default())?;
+    line.serialize_entry("level", event.metadata().level().as_str())?;
+    line.serialize_entry("service", service)?;
+    line.serialize_entry("target", event.metadata().target())?;
+    line.serialize_entry("message", &message.unwrap_or_default())?;
+    let mut written: Vec<&'static str> = OURS.to_vec();
+    for (name, value) in &fields {
+        if OURS.contains(name) {
+            line.serialize_entry(&format!("field_{name}"), value)?;
+        } else {
+            line.serialize_entry(name, value)?;
+            written.push(name);
+        }
+    }
+    spans(&mut |name, value| {
+        if written.contains(&name) {
+            return Ok(());
+        }
+        written.push(name);
+        line.serialize_entry(name, value)
+    })?;
+    line.end()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! reads rows without it and takes specs it has seen from [`SpecCache`]; Postgres decides which
 //! containers there are, and by `spec_revision` whether a kept spec is still the one.
 //!
-//! Three queries at most, whatever the length: rows, published ports, specs not seen before.
+//! Four queries at most, whatever the length: rows, specs not seen before, published ports, endpoints.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -57,13 +57,7 @@ impl ProjectTx {
                 c.observed_run, c.observed_restart, c.observed_phase, c.pid, c.started_at, c.exit_code, c.oom_killed,
                 c.exit_error, c.finished_at, c.prepare_error, c.observed_revision, c.paused, c.oom_kills,
                 c.health AS \"health: Json<Health>\", c.removed_at, c.host_id, c.spec_revision,
-                host(h.address) AS \"host_address?\", h.agent_port AS \"agent_port?\", h.last_seen_at AS \"last_seen_at?\",
-                (SELECT coalesce(jsonb_agg(jsonb_build_object('network', e.network_id, 'network_name', n.name, 'driver', n.driver,
-                        'subnet', n.subnet::text, 'gateway', host(n.gateway), 'internal', n.internal, 'named', n.named,
-                        'ip', host(e.ip), 'interface', e.interface, 'aliases', e.aliases, 'fixed_ip', e.fixed_ip,
-                        'gw_priority', e.gw_priority) ORDER BY e.gw_priority DESC, n.name), '[]')
-                 FROM endpoints e JOIN networks n ON n.id = e.network_id WHERE e.container_id = c.id)
-                AS \"endpoints!: Json<Vec<EndpointRecord>>\"
+                host(h.address) AS \"host_address?\", h.agent_port AS \"agent_port?\", h.last_seen_at AS \"last_seen_at?\"
              FROM containers c
              LEFT JOIN hosts h ON h.id = c.host_id
              WHERE c.project_id = $1 AND c.desired_state <> 'removed'
@@ -79,6 +73,7 @@ impl ProjectTx {
             rows.iter().map(|row| Ok((stored(&row.id)?, row.spec_revision))).collect::<Result<_>>()?;
         let specs = self.specs(&keys).await?;
         let mut ports = self.ports().await?;
+        let mut endpoints = self.endpoints().await?;
         let mut records = Vec::with_capacity(rows.len());
         for (row, (id, _)) in rows.into_iter().zip(keys) {
             // A container that was removed between the two queries is no longer one.
@@ -115,7 +110,7 @@ impl ProjectTx {
                     exit: exit(row.exit_code, row.oom_killed, row.exit_error, row.finished_at),
                     prepare_error: row.prepare_error,
                 },
-                endpoints: row.endpoints.0,
+                endpoints: endpoints.remove(&id).unwrap_or_default(),
                 ports: ports.remove(&id).unwrap_or_default(),
                 removed_at: row.removed_at,
                 id,
@@ -152,6 +147,41 @@ impl ProjectTx {
             found.insert(id, spec);
         }
         Ok(found)
+    }
+
+    /// Every endpoint of the project, by container, the preferred way out first. Flat rows: building a
+    /// document a container in Postgres costs 50 µs each.
+    async fn endpoints(&mut self) -> Result<HashMap<ContainerId, Vec<EndpointRecord>>> {
+        let rows = sqlx::query!(
+            "SELECT e.container_id, e.network_id, n.name, n.driver, n.subnet::text AS \"subnet!\",
+                host(n.gateway) AS \"gateway!\", n.internal, n.named AS \"named!\", host(e.ip) AS \"ip!\", e.interface, e.aliases,
+                e.fixed_ip, e.gw_priority
+             FROM endpoints e JOIN networks n ON n.id = e.network_id
+             WHERE e.project_id = $1 ORDER BY e.gw_priority DESC, n.name",
+            self.project.0,
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        let mut endpoints = HashMap::<ContainerId, Vec<EndpointRecord>>::with_capacity(rows.len());
+        for row in rows {
+            let endpoint = EndpointRecord {
+                network: stored(&row.network_id)?,
+                network_name: row.name,
+                driver: row.driver,
+                subnet: stored(&row.subnet)?,
+                gateway: stored(&row.gateway)?,
+                internal: row.internal,
+                named: row.named,
+                ip: stored(&row.ip)?,
+                interface: u8::try_from(row.interface).map_err(Error::internal)?,
+                aliases: row.aliases,
+                fixed_ip: row.fixed_ip,
+                gw_priority: row.gw_priority,
+            };
+            endpoints.entry(stored(&row.container_id)?).or_default().push(endpoint);
+        }
+        Ok(endpoints)
     }
 
     /// Every published port of the project, by container.

@@ -1,7 +1,7 @@
 //! JSON in and out as dockerd does it: its rules for a missing body or content type, its texts.
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::{FromRequest, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -50,11 +50,21 @@ pub(crate) fn decode<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> 
 
 /// A JSON answer as dockerd writes it: compact, with a newline at the end.
 pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> DockerResponse {
-    let mut bytes = serde_json::to_vec(value).map_err(|e| DockerError(Error::internal(e)))?;
+    Ok(json_line(status, line(value)?))
+}
+
+/// What [`json`] answers, written.
+pub(crate) fn line<T: Serialize>(value: &T) -> Result<Bytes, Error> {
+    let mut bytes = serde_json::to_vec(value).map_err(Error::internal)?;
     bytes.push(b'\n');
-    let mut response = (status, Body::from(bytes)).into_response();
+    Ok(bytes.into())
+}
+
+/// An answer of JSON that is written already.
+pub(crate) fn json_line(status: StatusCode, line: Bytes) -> Response {
+    let mut response = (status, Body::from(line)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
 }
 
 /// A response, or the error to render instead.

@@ -40,7 +40,7 @@ pub(crate) use list::patterns;
 pub(crate) use sizes::Sizes;
 pub(crate) use translate::byte_size;
 
-pub(crate) use render::summary as container_summary;
+pub(crate) use render::Line;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::Gateway;

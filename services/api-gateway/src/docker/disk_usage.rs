@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     body::{DockerResponse, json as reply},
-    containers::{Sizes, container_summary},
+    containers::{Line, Sizes},
     error::ErrorResponse,
     images::{Described, uses},
     query::Query,
@@ -65,8 +65,8 @@ async fn disk_usage(
         sizes.rw_bytes(containers.iter().map(|c| &c.id)),
         sizes.rw_bytes(containers.iter().filter(|c| !is_running(c)).map(|c| &c.id)),
     );
-    let containers: Vec<Value> =
-        containers.iter().map(|c| sizes.in_list(container_summary(c, version, now), &c.id)).collect();
+    let line = |c| json!(Line::of(c, version, now).with_size(sizes.of(&c.id)));
+    let containers: Vec<Value> = containers.iter().map(line).collect();
     let count = |id: &str| counts.get(id).copied().unwrap_or(0);
     let active = images.iter().filter(|image| count(image.id.as_str()) > 0).count();
     let images = images.into_iter().map(|image| {

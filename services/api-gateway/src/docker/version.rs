@@ -13,7 +13,7 @@ use axum::{
 use super::{error::refused, headers};
 
 /// A version of the Docker API; compared by number, so that 1.9 is before 1.10.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ApiVersion {
     pub(crate) major: u16,
     pub(crate) minor: u16,
@@ -45,7 +45,7 @@ impl fmt::Display for ApiVersion {
 }
 
 /// The version the client asked for, in `/v1.NN/…`; [`MAX`] without one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RequestedVersion(pub(crate) ApiVersion);
 
 impl RequestedVersion {

@@ -5,8 +5,9 @@ use axum::{
     http::StatusCode,
 };
 use contract::agent::{CONTAINERS, TopReply};
-use model::Error;
-use serde_json::json;
+use model::{Error, ExecId, Result};
+use serde_json::{Value, json};
+use store::{ContainerRecord, ProjectScope};
 
 use super::{recorded, render, sizes::Sizes, state};
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     agents::tenant_error,
     auth::Project,
     docker::{
-        body::{DockerResponse, json},
+        body::{DockerResponse, json, json_line, line},
         query::Query,
         version::RequestedVersion,
     },
@@ -33,21 +34,34 @@ pub(crate) async fn inspect(
     query: Query,
     Path(reference): Path<String>,
 ) -> DockerResponse {
-    // Whoever asks at once sees the same.
-    let look = async |_| {
-        let mut tx = gateway.store.project_tx(&scope).await?;
-        let container = tx.find_container(&reference).await?;
-        let alive = state::of(&container).is_alive();
-        let execs = if alive { tx.open_execs(&container.id, limits::SHOWN_EXECS).await? } else { Vec::new() };
-        Ok((container, execs))
+    if query.flag("size") {
+        let (container, execs) = look(&gateway, &scope, &reference).await?;
+        let sizes = Sizes::ask(&gateway, &[&container]).await;
+        return json(StatusCode::OK, &sizes.in_inspect(shown(&container, &execs, version), &container.id));
+    }
+    // Whoever asks at once sees the same, and it is written once.
+    let written = async |_| {
+        let (container, execs) = look(&gateway, &scope, &reference).await?;
+        line(&shown(&container, &execs, version))
     };
-    let (container, execs) = gateway.inspections.ask((scope.project(), reference.clone()), look).await?;
-    let sizes = if query.flag("size") { Sizes::ask(&gateway, &[&container]).await } else { Sizes::default() };
-    let mut shown = render::inspect(&container, version);
+    let question = (scope.project(), reference.clone(), version);
+    Ok(json_line(StatusCode::OK, gateway.inspections.ask(question, written).await?))
+}
+
+async fn look(gateway: &Gateway, scope: &ProjectScope, reference: &str) -> Result<(ContainerRecord, Vec<ExecId>)> {
+    let mut tx = gateway.store.project_tx(scope).await?;
+    let container = tx.find_container(reference).await?;
+    let alive = state::of(&container).is_alive();
+    let execs = if alive { tx.open_execs(&container.id, limits::SHOWN_EXECS).await? } else { Vec::new() };
+    Ok((container, execs))
+}
+
+fn shown(container: &ContainerRecord, execs: &[ExecId], version: RequestedVersion) -> Value {
+    let mut shown = render::inspect(container, version);
     if !execs.is_empty() {
         shown["ExecIDs"] = json!(execs);
     }
-    json(StatusCode::OK, &sizes.in_inspect(shown, &container.id))
+    shown
 }
 
 /// Its processes.

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use axum::{extract::State, http::StatusCode};
 use model::{Digest, Error, PortProtocol, Result};
 use regex::{Regex, RegexBuilder};
-use serde_json::Value;
 use store::{ContainerRecord, ProjectTx};
 use time::OffsetDateTime;
 
-use super::{render, sizes::Sizes, state, volumes};
+use super::{
+    render::{self, Line},
+    sizes::Sizes,
+    state, volumes,
+};
 use crate::{
     Gateway,
     auth::Project,
@@ -68,7 +71,7 @@ pub(crate) async fn list(
         .take(limit.unwrap_or(usize::MAX))
         .collect();
     let sizes = if query.flag("size") { Sizes::ask(&gateway, &shown).await } else { Sizes::default() };
-    let shown: Vec<Value> = shown.into_iter().map(|c| sizes.in_list(render::summary(c, version, now), &c.id)).collect();
+    let shown: Vec<Line> = shown.iter().map(|c| Line::of(c, version, now).with_size(sizes.of(&c.id))).collect();
     json(StatusCode::OK, &shown)
 }
 

@@ -1,17 +1,23 @@
 //! A container as Docker's inspect and list show it, per requested version. Pure: a record in, JSON
 //! out; nothing here decides anything.
 
-use model::{ContainerSpec, Health, HealthProbe, HealthStatus, MacAddress, PublishedPort};
+mod endpoints;
+mod line;
+
+use model::{ContainerSpec, Health, HealthProbe, HealthStatus, PublishedPort};
 use serde_json::{Map, Value, json};
-use store::{ContainerRecord, EndpointRecord};
+use store::ContainerRecord;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use endpoints::{EndpointSettings, Networks};
+pub(crate) use line::Line;
 
 use super::{
     host_config::HostConfig,
     state::{self, State},
     translate, volumes,
 };
-use crate::docker::{networks::endpoint_id, version::RequestedVersion};
+use crate::docker::version::RequestedVersion;
 
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -187,79 +193,23 @@ fn network_settings(container: &ContainerRecord, version: RequestedVersion) -> V
     put("Ports", if running { port_map(container) } else { json!({}) });
     if legacy {
         // As dockerd: what it says of the project's own bridge, and nothing of other networks.
-        let endpoint = endpoint_object(container, container.endpoints.iter().find(|e| !e.named), running);
+        let endpoint = EndpointSettings::of(container, container.endpoints.iter().find(|e| !e.named), running);
         put("HairpinMode", json!(false));
         put("LinkLocalIPv6Address", json!(""));
         put("LinkLocalIPv6PrefixLen", json!(0));
         put("SecondaryIPAddresses", Value::Null);
         put("SecondaryIPv6Addresses", Value::Null);
-        for key in [
-            "EndpointID",
-            "Gateway",
-            "GlobalIPv6Address",
-            "GlobalIPv6PrefixLen",
-            "IPAddress",
-            "IPPrefixLen",
-            "IPv6Gateway",
-            "MacAddress",
-        ] {
-            put(key, endpoint[key].clone());
-        }
+        put("EndpointID", json!(endpoint.endpoint_id));
+        put("Gateway", json!(endpoint.gateway));
+        put("GlobalIPv6Address", json!(""));
+        put("GlobalIPv6PrefixLen", json!(0));
+        put("IPAddress", json!(endpoint.ip_address));
+        put("IPPrefixLen", json!(endpoint.ip_prefix_len));
+        put("IPv6Gateway", json!(""));
+        put("MacAddress", json!(endpoint.mac_address));
     }
-    put("Networks", networks(container, running));
+    put("Networks", json!(Networks::of(container, running)));
     Value::Object(settings)
-}
-
-fn networks(container: &ContainerRecord, running: bool) -> Value {
-    if container.endpoints.is_empty() && container.spec.network_none {
-        return json!({ "none": endpoint_object(container, None, running) });
-    }
-    let shown = |e: &EndpointRecord| (e.network_name.clone(), endpoint_object(container, Some(e), running));
-    Value::Object(container.endpoints.iter().map(shown).collect())
-}
-
-fn endpoint_object(container: &ContainerRecord, endpoint: Option<&EndpointRecord>, running: bool) -> Value {
-    let live = endpoint.filter(|_| running);
-    let named = endpoint.filter(|e| e.named);
-    let fixed = endpoint.filter(|e| e.fixed_ip);
-    // Ids and names only there where they mean something: an internal network has no way out.
-    let gateway = live.filter(|e| !e.internal).map(|e| e.gateway.to_string()).unwrap_or_default();
-    json!({
-        "IPAMConfig": fixed.map_or_else(|| if named.is_some() { json!({}) } else { Value::Null }, |e| json!({"IPv4Address": e.ip})),
-        "Links": null,
-        "Aliases": endpoint.filter(|e| !e.aliases.is_empty()).map(|e| &e.aliases),
-        "DriverOpts": endpoint.and_then(|e| driver_options(&container.spec, e)),
-        "GwPriority": endpoint.map_or(0, |e| e.gw_priority),
-        "NetworkID": endpoint.map_or("", |e| e.network.as_str()),
-        "EndpointID": live.map(|e| endpoint_id(&container.id, &e.network)).unwrap_or_default(),
-        "Gateway": gateway,
-        "IPAddress": live.map(|e| e.ip.to_string()).unwrap_or_default(),
-        "MacAddress": live.map(|e| MacAddress::of(e.ip).to_string()).unwrap_or_default(),
-        "IPPrefixLen": live.map_or(0, |e| e.subnet.prefix_len()),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": named.map(|e| names_on(container, e)),
-    })
-}
-
-/// As they were given, by the network's name or id.
-fn driver_options<'s>(spec: &'s ContainerSpec, endpoint: &EndpointRecord) -> Option<&'s Value> {
-    let given = spec.shown.get("DriverOpts")?;
-    given.get(&endpoint.network_name).or_else(|| given.get(endpoint.network.as_str()))
-}
-
-/// What the container answers to on a network, each name once.
-fn names_on(container: &ContainerRecord, endpoint: &EndpointRecord) -> Vec<String> {
-    let hostname = Some(&container.spec.hostname).filter(|name| !name.is_empty()).cloned();
-    let all = std::iter::once(container.name.to_string()).chain(endpoint.aliases.clone());
-    let mut names: Vec<String> = Vec::new();
-    for name in all.chain([container.id.short().to_owned()]).chain(hostname) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
 }
 
 fn shown_address(port: &PublishedPort) -> String {
@@ -283,61 +233,6 @@ fn port_map(container: &ContainerRecord) -> Value {
     Value::Object(ports)
 }
 
-/// One line of the list.
-pub(crate) fn summary(container: &ContainerRecord, version: RequestedVersion, now: OffsetDateTime) -> Value {
-    let state = state::of(container);
-    let running = state.is_alive();
-    let mut shown = json!({
-        "Id": container.id,
-        "Names": [format!("/{}", container.name)],
-        "Image": container.spec.image,
-        "ImageID": container.image_id,
-        "Command": command_line(&container.spec),
-        "Created": container.created_at.unix_timestamp(),
-        "Ports": if running { port_list(container) } else { Vec::new() },
-        "Labels": container.spec.labels,
-        "State": state.as_str(),
-        "Status": state::status_text(container, now),
-        "HostConfig": {"NetworkMode": network_mode(container)},
-        "NetworkSettings": {"Networks": networks(container, running)},
-        "Mounts": volumes::mount_points(&container.spec),
-    });
-    if version.at_least(52) {
-        let streak = state::health(container).map_or(0, |(_, health)| health.failing_streak);
-        shown["Health"] = json!({"Status": state::health_word(container), "FailingStreak": streak});
-    }
-    shown
-}
-
-/// The network of the first link; `none` or the default one otherwise.
-fn network_mode(container: &ContainerRecord) -> &str {
-    let first = container.endpoints.iter().min_by_key(|e| e.interface);
-    let otherwise = if container.spec.network_none { "none" } else { "bridge" };
-    first.map_or(otherwise, |e| e.network_name.as_str())
-}
-
-fn port_list(container: &ContainerRecord) -> Vec<Value> {
-    let published = container.ports.iter().map(|port| {
-        json!({"IP": shown_address(port), "PrivatePort": port.container_port, "PublicPort": port.host_port, "Type": port.protocol.as_str()})
-    });
-    let is_published = |number: &str, protocol: &str| {
-        container.ports.iter().any(|p| p.container_port.to_string() == number && p.protocol.as_str() == protocol)
-    };
-    let exposed = container.spec.exposed_ports.iter().filter_map(|written| {
-        let (number, protocol) = written.split_once('/')?;
-        let private: u16 = number.parse().ok()?;
-        (!is_published(number, protocol)).then(|| json!({"PrivatePort": private, "Type": protocol}))
-    });
-    published.chain(exposed).collect()
-}
-
-/// Program and arguments in one line; arguments with a blank in quotes.
-fn command_line(spec: &ContainerSpec) -> String {
-    let (path, args) = state::program(spec);
-    let quoted = args.into_iter().map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { arg.to_owned() });
-    std::iter::once(path.to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
-}
-
 /// The port and transport of `80/tcp`, for filters.
 pub(crate) fn parse_port(written: &str) -> Option<(u16, model::PortProtocol)> {
     translate::port(written).ok()
@@ -346,6 +241,7 @@ pub(crate) fn parse_port(written: &str) -> Option<(u16, model::PortProtocol)> {
 #[cfg(test)]
 pub(crate) mod tests {
     use model::{Desired, Exit, Observed, Phase, PortProtocol, Progress};
+    use store::EndpointRecord;
     use time::macros::datetime;
 
     use super::*;
@@ -397,6 +293,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn shown_line(container: &ContainerRecord, version: RequestedVersion) -> Value {
+        json!(Line::of(container, version, NOW))
+    }
+
     fn version(minor: u16) -> RequestedVersion {
         RequestedVersion(ApiVersion::one(minor))
     }
@@ -425,17 +325,17 @@ pub(crate) mod tests {
             (HealthStatus::Unhealthy, "Up 21 seconds (unhealthy)"),
         ] {
             container.observed.health = health(status);
-            let line = summary(&container, version(53), NOW);
+            let line = shown_line(&container, version(53));
             assert_eq!(line["Status"], text);
             assert_eq!(line["Health"], json!({"Status": status.as_str(), "FailingStreak": 1}));
-            assert!(summary(&container, version(51), NOW).get("Health").is_none());
+            assert!(shown_line(&container, version(51)).get("Health").is_none());
         }
         container.observed.health = health(HealthStatus::Healthy);
         let shown = &inspect(&container, version(53))["State"]["Health"];
         let at = "2026-11-23T12:00:00Z";
         assert_eq!(shown["Log"], json!([{"Start": at, "End": at, "ExitCode": 1, "Output": "no"}]));
         container.observed.paused = true;
-        assert_eq!(summary(&container, version(53), NOW)["Status"], "Up 21 seconds (Paused)");
+        assert_eq!(shown_line(&container, version(53))["Status"], "Up 21 seconds (Paused)");
         assert_eq!(inspect(&container, version(53))["State"]["Health"]["Status"], "unhealthy");
     }
 
@@ -446,7 +346,7 @@ pub(crate) mod tests {
             shown["NetworkSettings"]["Ports"],
             json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "18080"}], "53/udp": null})
         );
-        let line = summary(&running(), version(53), NOW);
+        let line = shown_line(&running(), version(53));
         assert_eq!(line["Ports"][0], json!({"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 18080, "Type": "tcp"}));
         assert_eq!(line["Ports"][1], json!({"PrivatePort": 53, "Type": "udp"}));
         assert_eq!(line["Status"], "Up 21 seconds");
@@ -468,7 +368,7 @@ pub(crate) mod tests {
         assert_eq!(shown["State"]["OOMKilled"], true);
         assert_eq!((&shown["State"]["Pid"], &shown["State"]["Status"]), (&json!(0), &json!("exited")));
         assert_eq!(shown["NetworkSettings"]["IPAddress"], "");
-        assert_eq!(summary(&container, version(53), NOW)["Status"], "Exited (3) 2 minutes ago");
+        assert_eq!(shown_line(&container, version(53))["Status"], "Exited (3) 2 minutes ago");
     }
 
     #[test]

@@ -45,16 +45,9 @@ impl Sizes {
         containers.filter_map(|id| self.0.get(id)).fold(0, |sum, size| sum.saturating_add(size.rw_bytes))
     }
 
-    /// A line of a list with its sizes; Go leaves out a zero.
-    pub(crate) fn in_list(&self, mut line: Value, id: &ContainerId) -> Value {
-        if let Some(size) = self.0.get(id) {
-            for (key, bytes) in [("SizeRw", size.rw_bytes), ("SizeRootFs", size.rootfs_bytes)] {
-                if bytes > 0 {
-                    line[key] = json!(bytes);
-                }
-            }
-        }
-        line
+    /// Of one of them, if its host told.
+    pub(crate) fn of(&self, id: &ContainerId) -> Option<&ContainerSize> {
+        self.0.get(id)
     }
 
     /// The answer of inspect with its sizes.
@@ -85,11 +78,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_leaves_out_zero_and_inspect_does_not() {
+    fn what_was_not_told_is_not_zero() {
         let id = ContainerId::from_bytes([1; 32]);
         let size = ContainerSize { id: id.clone(), rw_bytes: 0, rootfs_bytes: 7 };
         let sizes = Sizes([(id.clone(), size)].into());
-        assert_eq!(sizes.in_list(json!({}), &id), json!({"SizeRootFs": 7}));
         assert_eq!(sizes.in_inspect(json!({}), &id), json!({"SizeRw": 0, "SizeRootFs": 7}));
         let other = ContainerId::from_bytes([2; 32]);
         assert_eq!(sizes.in_inspect(json!({}), &other), json!({}), "not told is not zero");
