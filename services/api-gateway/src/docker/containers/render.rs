@@ -174,7 +174,8 @@ pub(super) fn config(container: &ContainerRecord) -> Value {
 }
 
 fn network_settings(container: &ContainerRecord, version: RequestedVersion) -> Value {
-    let running = state::of(container).is_alive();
+    // What lives in another one's namespace has none of its own.
+    let running = state::of(container).is_alive() && container.spec.network_of.is_none();
     let mut settings = Map::new();
     let mut put = |key: &str, value: Value| settings.insert(key.to_owned(), value);
     let legacy = !version.at_least(52);
@@ -268,6 +269,9 @@ fn shown_address(port: &PublishedPort) -> String {
 
 /// Exposed ports with `null`, published ones with where they answer.
 fn port_map(container: &ContainerRecord) -> Value {
+    if container.spec.network_of.is_some() {
+        return json!({});
+    }
     let mut ports: Map<String, Value> =
         container.spec.exposed_ports.iter().map(|port| (port.clone(), Value::Null)).collect();
     for port in &container.ports {
@@ -310,13 +314,19 @@ pub(crate) fn summary(container: &ContainerRecord, version: RequestedVersion, no
 }
 
 /// The network of the first link; `none` or the default one otherwise.
-fn network_mode(container: &ContainerRecord) -> &str {
+fn network_mode(container: &ContainerRecord) -> String {
+    if let Some(other) = &container.spec.network_of {
+        return format!("container:{other}");
+    }
     let first = container.endpoints.iter().min_by_key(|e| e.interface);
     let otherwise = if container.spec.network_none { "none" } else { "bridge" };
-    first.map_or(otherwise, |e| e.network_name.as_str())
+    first.map_or(otherwise, |e| e.network_name.as_str()).to_owned()
 }
 
 fn port_list(container: &ContainerRecord) -> Vec<Value> {
+    if container.spec.network_of.is_some() {
+        return Vec::new();
+    }
     let published = container.ports.iter().map(|port| {
         json!({"IP": shown_address(port), "PrivatePort": port.container_port, "PublicPort": port.host_port, "Type": port.protocol.as_str()})
     });
