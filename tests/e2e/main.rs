@@ -19,6 +19,7 @@ mod pause;
 mod platform;
 mod registry;
 mod runtimes;
+mod shared_network;
 mod streams;
 mod supervision;
 mod tenancy;

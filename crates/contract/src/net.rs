@@ -122,6 +122,9 @@ pub struct NetDelta {
     /// Containers whose endpoints go. A network with no endpoint left goes with the last one.
     #[serde(default)]
     pub remove_endpoints: Vec<ContainerId>,
+    /// Those of them in whose namespace somebody else is: it stays with that one, and its links go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<ContainerId>,
 }
 
 /// What the kernel has after applying.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::{Health, Healthcheck, PortBinding, Resources, SecuritySpec, VolumeMount};
+use crate::{ContainerId, Health, Healthcheck, PortBinding, Resources, SecuritySpec, VolumeMount};
 
 /// Everything a host needs to know to run the container, with the image's defaults already merged in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -91,6 +91,10 @@ pub struct ContainerSpec {
     pub log: LogConfig,
     /// No network at all (`--network none`).
     pub network_none: bool,
+    /// The container of the same project whose network namespace it lives in, with that one's name and
+    /// name files (`--network container:`); both are on one host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_of: Option<ContainerId>,
     /// Extra `/etc/hosts` lines, `name:address`.
     pub extra_hosts: Vec<String>,
     /// Name servers; empty means the host's.

@@ -1,9 +1,14 @@
 //! Why a container has no host, in words a user can act on: counts of hosts by reason, never names
 //! or numbers of the fleet beyond that.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use crate::Rejection;
+use model::HostId;
+
+use crate::{JoinedView, Rejection};
 
 /// Hosts that said no, by reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,17 +16,24 @@ pub struct Explanation {
     reasons: BTreeMap<Rejection, u32>,
     /// Names of the volumes that bind it to a host.
     volumes: Vec<String>,
+    /// The container it joins, which binds it too.
+    joined: Option<String>,
     /// They bind it to different hosts.
     apart: bool,
 }
 
 impl Explanation {
-    /// Of a container that these volumes bind.
-    pub(crate) fn bound_by(volumes: Vec<String>, apart: bool) -> Self {
-        Self { volumes, apart, ..Self::default() }
+    /// Of a container that these volumes, on these hosts, and the container it joins bind.
+    pub(crate) fn bound_by(
+        volumes: Vec<String>,
+        joined: Option<&JoinedView>,
+        volume_hosts: impl Iterator<Item = HostId>,
+    ) -> Self {
+        let hosts: BTreeSet<HostId> = volume_hosts.chain(joined.and_then(|joined| joined.host)).collect();
+        Self { volumes, joined: joined.map(|joined| joined.name.clone()), apart: hosts.len() > 1, ..Self::default() }
     }
 
-    /// Its volumes are on different hosts: no change of the fleet will help.
+    /// What binds it is on different hosts: no change of the fleet will help.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         self.apart
@@ -43,7 +55,13 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.apart {
             let names = self.volumes.join(", ");
-            return write!(f, "no suitable host (volumes {names} are on different hosts, and a container is on one)");
+            let volumes = if self.volumes.len() == 1 { "volume" } else { "volumes" };
+            let joined = self.joined.as_ref().map(|name| format!(" and container {name}, whose network it joins,"));
+            let joined = joined.unwrap_or_default();
+            return write!(
+                f,
+                "no suitable host ({volumes} {names}{joined} are on different hosts, and a container is on one)"
+            );
         }
         if self.reasons.is_empty() {
             return f.write_str("no suitable host (no host has joined yet)");
@@ -61,6 +79,9 @@ impl fmt::Display for Explanation {
                 let volumes = if self.volumes.len() == 1 { "volume" } else { "volumes" };
                 write!(f, " {volumes} {}", self.volumes.join(", "))?;
             }
+            if let (Rejection::LacksJoined, Some(name)) = (rejection, &self.joined) {
+                write!(f, " container {name}, whose network it joins")?;
+            }
         }
         f.write_str(")")
     }
@@ -74,6 +95,6 @@ fn phrase(rejection: Rejection) -> (&'static str, &'static str) {
         Rejection::LacksCpu => ("lacks CPU", "lack CPU"),
         Rejection::LacksMemory => ("lacks memory", "lack memory"),
         Rejection::LacksRuntime => ("lacks the runtime", "lack the runtime"),
-        Rejection::LacksVolume => ("does not have", "do not have"),
+        Rejection::LacksVolume | Rejection::LacksJoined => ("does not have", "do not have"),
     }
 }

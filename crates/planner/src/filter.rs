@@ -22,12 +22,26 @@ pub enum Rejection {
     LacksMemory,
     /// The data of a volume it uses is on another one.
     LacksVolume,
+    /// The container whose network it joins is on another one.
+    LacksJoined,
 }
 
-/// `Ok` if the host can take it; otherwise the first rule that says no. `is_bound_elsewhere`: its
-/// volumes are on another host; told before all else, because nothing else about this one matters.
-pub(crate) fn admit(demand: &Demand, host: &HostView, is_bound_elsewhere: bool) -> Result<(), Rejection> {
-    if is_bound_elsewhere {
+/// What else of the container's is on another host than the one looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Binding {
+    /// A volume of it.
+    pub(crate) volumes_elsewhere: bool,
+    /// The container it joins.
+    pub(crate) joined_elsewhere: bool,
+}
+
+/// `Ok` if the host can take it; otherwise the first rule that says no. What binds it elsewhere is told
+/// before all else, because nothing else about this host matters.
+pub(crate) fn admit(demand: &Demand, host: &HostView, binding: Binding) -> Result<(), Rejection> {
+    if binding.joined_elsewhere {
+        return Err(Rejection::LacksJoined);
+    }
+    if binding.volumes_elsewhere {
         return Err(Rejection::LacksVolume);
     }
     if host.condition == HostCondition::Down {
@@ -84,17 +98,19 @@ mod tests {
             nano_cpus: NanoCpus(nano_cpus),
             memory: MemoryBytes(memory),
             ports: BTreeSet::new(),
+            port_ranges: Vec::new(),
             image: None,
             volumes: BTreeSet::new(),
             runtime: None,
+            joins: None,
         }
     }
 
     #[test]
     fn what_is_left_may_be_taken_to_the_last_byte_and_no_further() {
-        assert_eq!(admit(&demand(6, 60), &host(), false), Ok(()));
-        assert_eq!(admit(&demand(7, 60), &host(), false), Err(Rejection::LacksCpu));
-        assert_eq!(admit(&demand(6, 61), &host(), false), Err(Rejection::LacksMemory));
+        assert_eq!(admit(&demand(6, 60), &host(), Binding::default()), Ok(()));
+        assert_eq!(admit(&demand(7, 60), &host(), Binding::default()), Err(Rejection::LacksCpu));
+        assert_eq!(admit(&demand(6, 61), &host(), Binding::default()), Err(Rejection::LacksMemory));
     }
 
     #[test]
@@ -102,22 +118,22 @@ mod tests {
         let down = HostView { condition: HostCondition::Down, ..host() };
         let paused = HostView { state: HostState::Paused, ..host() };
         let full = HostView { containers: 2, ..host() };
-        assert_eq!(admit(&demand(0, 0), &down, false), Err(Rejection::Down));
-        assert_eq!(admit(&demand(0, 0), &paused, false), Err(Rejection::Paused));
-        assert_eq!(admit(&demand(0, 0), &full, false), Err(Rejection::ContainersFull));
+        assert_eq!(admit(&demand(0, 0), &down, Binding::default()), Err(Rejection::Down));
+        assert_eq!(admit(&demand(0, 0), &paused, Binding::default()), Err(Rejection::Paused));
+        assert_eq!(admit(&demand(0, 0), &full, Binding::default()), Err(Rejection::ContainersFull));
     }
 
     #[test]
     fn a_runtime_has_to_be_there() {
         let wants = |runtime: &str| Demand { runtime: Some(runtime.into()), ..demand(0, 0) };
-        assert_eq!(admit(&wants("runc"), &host(), false), Ok(()));
-        assert_eq!(admit(&wants("crun"), &host(), false), Err(Rejection::LacksRuntime));
+        assert_eq!(admit(&wants("runc"), &host(), Binding::default()), Ok(()));
+        assert_eq!(admit(&wants("crun"), &host(), Binding::default()), Err(Rejection::LacksRuntime));
     }
 
     #[test]
     fn an_unlimited_container_fits_on_a_host_that_shrank_below_its_promises() {
         let shrunk = HostView { reserved_memory: MemoryBytes(1_000), ..host() };
-        assert_eq!(admit(&demand(0, 0), &shrunk, false), Ok(()));
-        assert_eq!(admit(&demand(0, 1), &shrunk, false), Err(Rejection::LacksMemory));
+        assert_eq!(admit(&demand(0, 0), &shrunk, Binding::default()), Ok(()));
+        assert_eq!(admit(&demand(0, 1), &shrunk, Binding::default()), Err(Rejection::LacksMemory));
     }
 }

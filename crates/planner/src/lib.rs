@@ -12,7 +12,7 @@ mod snapshot;
 
 pub use explain::Explanation;
 pub use filter::Rejection;
-pub use snapshot::{Assign, Demand, HostView, Plan, Snapshot, VolumeView, WantedPort};
+pub use snapshot::{Assign, Demand, HostView, JoinedView, Plan, Snapshot, VolumeView, WantedPort, WantedRange};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,11 +48,15 @@ fn choose(
     let bound: Vec<(&str, HostId)> = used.filter_map(|volume| Some((volume.name.as_str(), volume.host?))).collect();
     let bound_to: BTreeSet<HostId> = bound.iter().map(|(_, host)| *host).collect();
     let names = bound.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let mut explanation = Explanation::bound_by(names, bound_to.len() > 1);
+    let joined = demand.joins.as_ref();
+    let mut explanation = Explanation::bound_by(names, joined, bound_to.iter().copied());
     let mut best: Option<(score::Score, HostId)> = None;
     for (id, view) in hosts {
-        let is_bound_elsewhere = bound_to.iter().any(|host| host != id);
-        match filter::admit(demand, view, is_bound_elsewhere) {
+        let binding = filter::Binding {
+            volumes_elsewhere: bound_to.iter().any(|host| host != id),
+            joined_elsewhere: joined.is_some_and(|joined| joined.host != Some(*id)),
+        };
+        match filter::admit(demand, view, binding) {
             Ok(()) => {
                 let candidate = (score::score(demand, *id, view), *id);
                 if best.as_ref().is_none_or(|current| candidate < *current) {

@@ -9,7 +9,7 @@ use crate::{Demand, HostView};
 /// Compared field by field, lower is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Score {
-    /// Ports it wants that are taken there now. Soft: the owner may be gone by the time it starts.
+    /// Ports it wants that are taken there now, ranges of which none is free included. Soft: the owner may be gone by the time it starts.
     port_conflicts: usize,
     /// The fuller of CPU and memory once it is there, in millionths.
     reserved_ppm: u64,
@@ -22,7 +22,7 @@ pub(crate) fn score(demand: &Demand, id: HostId, host: &HostView) -> Score {
     let cpu = fraction_ppm((host.reserved_nano_cpus + demand.nano_cpus).0, host.capacity.nano_cpus.0);
     let memory = fraction_ppm((host.reserved_memory + demand.memory).0, host.capacity.memory_bytes.0);
     Score {
-        port_conflicts: demand.ports.intersection(&host.used_ports).count(),
+        port_conflicts: host.ports_for(demand).1,
         reserved_ppm: cpu.max(memory),
         containers: host.containers,
         image_is_missing: !demand.image.as_ref().is_some_and(|image| host.local_images.contains(image)),

@@ -12,6 +12,8 @@ use crate::Explanation;
 
 /// A port a container would like on its host.
 pub type WantedPort = (PortProtocol, u16);
+/// A range of ports, from and to, of which a container would like one on its host.
+pub type WantedRange = (PortProtocol, u16, u16);
 
 /// The facts of one moment, read in one transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,12 +75,25 @@ pub struct Demand {
     pub memory: MemoryBytes,
     /// Host ports it will ask for when it starts.
     pub ports: BTreeSet<WantedPort>,
+    /// Ranges of which it will ask for one port each; the same one twice means two ports of it.
+    pub port_ranges: Vec<WantedRange>,
     /// Its image, by config digest; `None` if that is not known.
     pub image: Option<Digest>,
     /// Volumes it uses.
     pub volumes: BTreeSet<VolumeId>,
     /// The OCI runtime it asks for; `None` is the default, which every host has.
     pub runtime: Option<String>,
+    /// The container whose network namespace it lives in.
+    pub joins: Option<JoinedView>,
+}
+
+/// A container whose namespaces another one lives in: both are on its host, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinedView {
+    /// Name, for explanations.
+    pub name: String,
+    /// Where it is; `None` while it is nowhere, and then nobody can join it.
+    pub host: Option<HostId>,
 }
 
 /// What to do.
@@ -130,13 +145,28 @@ pub(crate) fn place_volumes(volumes: &mut BTreeMap<VolumeId, VolumeView>, demand
 }
 
 impl HostView {
+    /// The ports a container would get here now, and how many it would have to do without.
+    pub(crate) fn ports_for(&self, demand: &Demand) -> (BTreeSet<WantedPort>, usize) {
+        let mut missing = demand.ports.intersection(&self.used_ports).count();
+        let mut own = demand.ports.clone();
+        for (protocol, from, to) in demand.port_ranges.iter().copied() {
+            let mut range = (from..=to).map(|port| (protocol, port));
+            match range.find(|port| !self.used_ports.contains(port) && !own.contains(port)) {
+                Some(port) => _ = own.insert(port),
+                None => missing += 1,
+            }
+        }
+        (own, missing)
+    }
+
     /// Books a container on the host.
     pub(crate) fn reserve(&mut self, demand: &Demand) {
         self.reserved_nano_cpus = self.reserved_nano_cpus + demand.nano_cpus;
         self.reserved_memory = self.reserved_memory + demand.memory;
         self.containers = self.containers.saturating_add(1);
         // It has not the ports yet, but two that want the same one are better kept apart.
-        self.used_ports.extend(demand.ports.iter().copied());
+        let (ports, _) = self.ports_for(demand);
+        self.used_ports.extend(ports);
         self.local_images.extend(demand.image.iter().cloned());
     }
 }

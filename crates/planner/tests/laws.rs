@@ -58,6 +58,8 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             image: None,
             volumes,
             runtime: None,
+            joins: None,
+            port_ranges: Vec::new(),
         });
         let volumes = (0..).zip(places).map(|(n, host)| (volume_id(n), VolumeView { name: format!("v{n}"), host }));
         Snapshot { epoch, hosts, unplaced: unplaced.collect(), volumes: volumes.collect() }

@@ -7,7 +7,7 @@ use expect_test::expect_file;
 use model::{
     ContainerId, Digest, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus, PortProtocol, VolumeId,
 };
-use planner::{Demand, HostView, Snapshot, VolumeView, plan};
+use planner::{Demand, HostView, JoinedView, Snapshot, VolumeView, plan};
 
 const GIB: u64 = 1 << 30;
 
@@ -39,9 +39,11 @@ fn demand(n: u8, memory: u64) -> Demand {
         nano_cpus: NanoCpus(0),
         memory: MemoryBytes(memory),
         ports: BTreeSet::new(),
+        port_ranges: Vec::new(),
         image: None,
         volumes: BTreeSet::new(),
         runtime: None,
+        joins: None,
     }
 }
 
@@ -162,4 +164,43 @@ fn a_container_goes_where_its_runtime_is_or_says_who_lacks_it() {
     assert!(render(hosts(), vec![wanted("crun")]).contains("-> node-2"));
     let text = render(hosts(), vec![wanted("runsc")]);
     assert!(text.contains("no suitable host (3 hosts lack the runtime)"), "{text}");
+}
+
+#[test]
+fn a_container_goes_to_the_host_of_the_one_whose_network_it_joins_or_says_so() {
+    let joins =
+        |n: u8, host: Option<HostId>| Demand { joins: Some(JoinedView { name: "web".into(), host }), ..demand(n, 0) };
+    let (there, mut view) = host(2);
+    view.reserved_memory = MemoryBytes(6 * GIB);
+    let gone = HostView { condition: HostCondition::Down, ..view.clone() };
+    let hosts = || [host(1), (there, view.clone()), host(3)];
+    assert!(render(hosts(), vec![joins(1, Some(there))]).contains("-> node-2"), "though others have more room");
+    let nowhere = render(hosts(), vec![joins(1, None)]);
+    assert!(nowhere.contains("(3 hosts do not have container web, whose network it joins)"), "{nowhere}");
+    let down = render([host(1), (there, gone)], vec![joins(1, Some(there))]);
+    assert!(down.contains("(1 host is down; 1 host does not have container web, whose network it joins)"), "{down}");
+    let apart = uses(&[1], joins(1, Some(there)));
+    let text = render_with(hosts(), vec![apart], BTreeMap::from([volume(1, Some(host(3).0))]));
+    let why = "volume data-1 and container web, whose network it joins, are on different hosts";
+    assert!(text.contains(why), "{text}");
+}
+
+#[test]
+fn a_container_goes_where_a_port_of_its_range_is_free() {
+    let (full, mut view) = host(1);
+    view.used_ports.extend([(PortProtocol::Tcp, 8000), (PortProtocol::Tcp, 8001)]);
+    let (busy, mut other) = host(2);
+    other.used_ports.insert((PortProtocol::Tcp, 8000));
+    other.reserved_memory = MemoryBytes(6 * GIB);
+    let hosts = || [(full, view.clone()), (busy, other.clone())];
+    let wants = |n, ranges: &[(u16, u16)]| Demand {
+        port_ranges: ranges.iter().map(|(from, to)| (PortProtocol::Tcp, *from, *to)).collect(),
+        ..demand(n, 0)
+    };
+    let one = [(8000, 8001)];
+    assert!(render(hosts(), vec![wants(1, &one)]).contains("-> node-2"), "though the other one has more room");
+    let third = render([(full, view.clone()), (busy, other.clone()), host(3)], vec![wants(1, &[(8000, 8001); 2])]);
+    assert!(third.contains("-> node-3"), "two ports of one range are two ports: {third}");
+    let both = render(hosts(), vec![wants(1, &one), wants(2, &one)]);
+    assert_eq!(both.matches("-> node-2").count(), 1, "what is free is counted once: {both}");
 }

@@ -8,7 +8,7 @@ use contract::host::HostRuntime;
 use model::{
     ContainerId, Error, HostId, MemoryBytes, NanoCpus, PortBinding, PortProtocol, ProjectId, Result, VolumeId,
 };
-use planner::{Demand, HostView, Plan, Snapshot, VolumeView, WantedPort};
+use planner::{Demand, HostView, JoinedView, Plan, Snapshot, VolumeView, WantedPort};
 use sqlx::{PgConnection, types::Json};
 
 use crate::{
@@ -131,14 +131,16 @@ impl Store {
 async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Result<Vec<Demand>> {
     let first: Vec<String> = first.iter().map(|id| id.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"SELECT id, project_id, image_id,
-               coalesce((spec->'resources'->>'nano_cpus')::bigint, 0) AS "nano_cpus!",
-               coalesce((spec->'resources'->>'memory_bytes')::bigint, 0) AS "memory_bytes!",
-               nullif(spec->>'runtime', '') AS runtime, coalesce(spec->'port_bindings', '[]') AS "ports!: Json<Vec<PortBinding>>",
-               ARRAY(SELECT u.volume_id FROM container_volumes u WHERE u.container_id = containers.id)
-               AS "volumes!: Vec<String>"
-           FROM containers WHERE host_id IS NULL AND desired_state <> 'removed'
-           ORDER BY (id = ANY($1)) DESC, created_at, id LIMIT $2"#,
+        r#"SELECT c.id, c.project_id, c.image_id,
+               coalesce((c.spec->'resources'->>'nano_cpus')::bigint, 0) AS "nano_cpus!",
+               coalesce((c.spec->'resources'->>'memory_bytes')::bigint, 0) AS "memory_bytes!",
+               nullif(c.spec->>'runtime', '') AS runtime, coalesce(c.spec->'port_bindings', '[]') AS "ports!: Json<Vec<PortBinding>>",
+               ARRAY(SELECT u.volume_id FROM container_volumes u WHERE u.container_id = c.id) AS "volumes!: Vec<String>",
+               c.spec->>'network_of' AS joins, j.name AS "joined_name?", j.host_id AS "joined_host?"
+           FROM containers c
+           LEFT JOIN containers j ON j.id = c.spec->>'network_of' AND j.project_id = c.project_id
+           WHERE c.host_id IS NULL AND c.desired_state <> 'removed'
+           ORDER BY (c.id = ANY($1)) DESC, c.created_at, c.id LIMIT $2"#,
         &first,
         PLANNED_AT_ONCE,
     )
@@ -148,15 +150,20 @@ async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Resul
     rows.into_iter()
         .map(|row| {
             let wanted = row.ports.0.iter().filter_map(|port| Some((port.protocol, port.host_port?)));
+            let ranges = row.ports.0.iter().filter_map(|port| Some((port.protocol, port.host_range?)));
             Ok(Demand {
                 container: parsed(&row.id)?,
                 project: ProjectId(row.project_id),
                 nano_cpus: NanoCpus(number(row.nano_cpus)?),
                 memory: MemoryBytes(number(row.memory_bytes)?),
                 ports: wanted.collect(),
+                port_ranges: ranges.map(|(protocol, (from, to))| (protocol, from, to)).collect(),
                 image: row.image_id.parse().ok(),
                 volumes: row.volumes.iter().map(|id| parsed(id)).collect::<Result<_>>()?,
                 runtime: row.runtime,
+                joins: row
+                    .joins
+                    .map(|id| JoinedView { name: row.joined_name.unwrap_or(id), host: row.joined_host.map(HostId) }),
             })
         })
         .collect()
@@ -210,15 +217,24 @@ async fn add_ports(
     hosts: &mut BTreeMap<HostId, HostView>,
 ) -> Result<()> {
     let wanted: BTreeSet<WantedPort> = unplaced.iter().flat_map(|demand| demand.ports.iter().copied()).collect();
-    if wanted.is_empty() {
+    let ranges: BTreeSet<(u16, u16)> =
+        unplaced.iter().flat_map(|demand| &demand.port_ranges).map(|(_, from, to)| (*from, *to)).collect();
+    if wanted.is_empty() && ranges.is_empty() {
         return Ok(());
     }
-    let numbers: Vec<i32> = wanted.iter().map(|(_, port)| i32::from(*port)).collect();
-    let rows =
-        sqlx::query!("SELECT host_id, protocol, host_port FROM published_ports WHERE host_port = ANY($1)", &numbers)
-            .fetch_all(connection)
-            .await
-            .map_err(store_error)?;
+    let single = wanted.iter().map(|(_, port)| (*port, *port));
+    let (from, to): (Vec<i32>, Vec<i32>) =
+        single.chain(ranges).map(|(from, to)| (i32::from(from), i32::from(to))).unzip();
+    let rows = sqlx::query!(
+        "SELECT DISTINCT p.host_id, p.protocol, p.host_port
+         FROM unnest($1::integer[], $2::integer[]) AS w (first, last)
+         JOIN published_ports p ON p.host_port BETWEEN w.first AND w.last",
+        &from,
+        &to,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(store_error)?;
     for row in rows {
         if let Some(view) = hosts.get_mut(&HostId(row.host_id)) {
             view.used_ports.insert((parsed::<PortProtocol>(&row.protocol)?, number(row.host_port)?));

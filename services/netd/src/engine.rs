@@ -23,7 +23,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use crate::{
     compile::{Desired, HostConfig},
     config::Config,
-    diff::Observed,
+    diff::{Observed, Op},
     kernel::{self, Kernel},
     measure::Measures,
     plan_file::{PlanFile, merge},
@@ -222,7 +222,13 @@ impl Worker {
         self.resolvers.replace(&plan);
         self.file.replace(&plan).map_err(|e| Error::Unavailable(format!("cannot store the plan: {e}")))?;
         self.plan = Some(plan);
-        let failed = self.look_again().and_then(|()| self.sync_all());
+        let failed = self.look_again().and_then(|()| {
+            let gone = |id: &&model::ContainerId| !self.plan.iter().any(|p| p.endpoints.contains_key(id.as_str()));
+            let gone: Vec<_> = self.observed.sandboxes.keys().filter(gone).cloned().collect();
+            // Who sends a whole plan may not know any more whose namespaces others are in.
+            self.sever(&gone);
+            self.sync_all()
+        });
         let failed = failed.map_err(|e| Error::Unavailable(e.to_string()))?;
         self.trouble = None;
         let named = self.desired.sandboxes.keys().cloned().collect::<Vec<_>>();
@@ -239,9 +245,24 @@ impl Worker {
         if self.file.is_long() {
             self.file.replace(plan).map_err(|e| Error::Unavailable(format!("cannot store the plan: {e}")))?;
         }
+        self.sever(&delta.held);
         let failed = self.sync_soon().map_err(|e| Error::Unavailable(e.to_string()))?;
         let named = delta.endpoints.iter().map(|e| e.container.clone()).collect::<Vec<_>>();
         Ok(self.status(&named, failed))
+    }
+
+    /// Takes the links out of namespaces that outlive their container, because somebody else is in them:
+    /// such a namespace would keep them, and with them an address that is its container's next time.
+    fn sever(&mut self, held: &[model::ContainerId]) {
+        for container in held {
+            let numbers = self.observed.sandboxes.get(container).map(|s| s.veths.keys().copied().collect::<Vec<_>>());
+            for op in numbers.unwrap_or_default().into_iter().map(|number| Op::RemoveLink(container.clone(), number)) {
+                match self.kernel.apply(&op) {
+                    Ok(()) => self.observed.note(&op),
+                    Err(error) => tracing::warn!(%error, ?op, "failed"),
+                }
+            }
+        }
     }
 
     /// Reads the kernel anew.

@@ -30,6 +30,13 @@ pub(crate) fn hostname(container: &PlannedContainer) -> &str {
     if wanted.is_empty() { container.id.short() } else { wanted }
 }
 
+/// Those of the container whose directory this is, as its last start left them.
+pub(crate) fn at(dir: &Path) -> Files {
+    let files = dir.join("files");
+    let at = |name: &str| files.join(name);
+    Files { hostname: at("hostname"), hosts: at("hosts"), resolv_conf: at("resolv.conf") }
+}
+
 /// Writes all three below the container's directory; they belong to `owner`, the container's root.
 ///
 /// # Errors

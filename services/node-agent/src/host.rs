@@ -17,6 +17,7 @@ use crate::{
     discard::Trash,
     image::Images,
     ledger::Ledger,
+    neighbours::Neighbours,
     net::Net,
     report::Reports,
     socket::Gateway,
@@ -41,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) slots: Slots,
     pub(crate) layer_weights: LayerWeights,
     pub(crate) volumes: Volumes,
+    /// Who else runs here.
+    pub(crate) neighbours: Neighbours,
     /// Where requests of containers go.
     pub(crate) gateway: Gateway,
     /// How many health checks may be started at once.
@@ -139,6 +142,11 @@ impl Places {
     /// Its UTS namespace, if it was made ahead of the runtime.
     pub(crate) fn uts(&self, id: &ContainerId) -> PathBuf {
         self.run_containers().join(id.as_str()).join("uts")
+    }
+
+    /// The network namespace of another container, if it lives in one.
+    pub(crate) fn netns(&self, id: &ContainerId) -> PathBuf {
+        self.run_containers().join(id.as_str()).join("netns")
     }
 
     pub(crate) fn log_dir(&self, id: &ContainerId) -> PathBuf {

@@ -110,6 +110,7 @@ pub(crate) struct Keeper {
 pub(crate) fn keep(host: SharedHost, entry: Entry, networks: Vec<PlannedNetwork>) -> Handle {
     let (messages, inbox) = mpsc::unbounded_channel();
     let (observed, watch) = watch::channel(entry.state.observed.clone());
+    host.neighbours.arrived(&entry.id, watch.clone());
     let limits = entry.plan.as_ref().map(|plan| plan.spec.resources.clone());
     let plan = Arc::new(Mutex::new(entry.plan));
     let (hub, hold) = (Arc::new(Hub::default()), Hold::default());

@@ -24,6 +24,7 @@ mod layers;
 mod ledger;
 mod limits;
 mod link;
+mod neighbours;
 mod net;
 mod plug;
 pub mod purge;
@@ -54,6 +55,7 @@ use crate::{
     image::Images,
     layers::Layers,
     ledger::Ledger,
+    neighbours::Neighbours,
     net::Net,
     reconcile::Fleet,
     report::Reports,
@@ -126,6 +128,7 @@ fn make_host(
         layer_weights: LayerWeights::default(),
         volumes: Volumes::new(places.clone(), trash.clone()),
         gateway,
+        neighbours: Neighbours::default(),
         probe_slots: keeper::probe_slots(),
         shim: sealed_shim(&config),
         trash,

@@ -101,7 +101,7 @@ impl Net {
         let delta = NetDelta {
             networks: networks.iter().map(netd_network).collect(),
             endpoints: vec![endpoint],
-            remove_endpoints: Vec::new(),
+            ..NetDelta::default()
         };
         let status = self.call(&delta).await.map_err(|e| format!("network: {e}"))?;
         let id = container.id.as_str();
@@ -132,14 +132,15 @@ impl Net {
         let delta = NetDelta {
             networks: networks.iter().map(netd_network).collect(),
             endpoints: vec![endpoint],
-            remove_endpoints: Vec::new(),
+            ..NetDelta::default()
         };
         let status = self.call(&delta).await.map_err(|e| format!("network: {e}"))?;
         failure(&status, id, networks).map_or(Ok(()), |why| Err(format!("network: {why}")))
     }
 
-    /// Gives up the endpoint of a run that ended. Never fails: what netd missed, the next plan tells.
-    pub(crate) async fn detach(&self, id: &ContainerId) {
+    /// Gives up the endpoint of a run that ended; `is_joined`: somebody else is in its namespace, which
+    /// stays. Never fails: what netd missed, the next plan tells.
+    pub(crate) async fn detach(&self, id: &ContainerId, is_joined: bool) {
         let had = self.edit(|plan| {
             let had = plan.endpoints.remove(id.as_str()).is_some();
             drop_unused_networks(plan);
@@ -149,7 +150,8 @@ impl Net {
         if !had {
             return;
         }
-        let delta = NetDelta { remove_endpoints: vec![id.clone()], ..NetDelta::default() };
+        let held = if is_joined { vec![id.clone()] } else { Vec::new() };
+        let delta = NetDelta { remove_endpoints: vec![id.clone()], held, ..NetDelta::default() };
         let _order = self.0.order.read().await;
         if let Err(error) = self.0.netd.post::<_, NetStatus>(DELTA, &delta).await {
             tracing::warn!(%error, container = %id, "netd did not take an endpoint back");

@@ -62,8 +62,11 @@ impl Fleet {
         host.tenancy.forget_others(&projects);
         // netd's plan must know of every run that lives before it is sent for the first time.
         for Entry { plan, state, .. } in &entries {
-            if let Some(plan) = plan.as_ref().filter(|p| state.is_alive() && !p.spec.network_none) {
-                host.net.remember(plan, &book.networks_of(plan), host.tenancy.pin_of(plan));
+            let Some(plan) = plan.as_ref().filter(|_| state.is_alive()) else { continue };
+            match &plan.spec.network_of {
+                Some(other) => host.neighbours.joined(&plan.id, other),
+                None if plan.spec.network_none => {}
+                None => host.net.remember(plan, &book.networks_of(plan), host.tenancy.pin_of(plan)),
             }
         }
         host.reports.reached(book.generation.max(0));
@@ -201,6 +204,7 @@ impl Fleet {
         let removed = |k: &Handle| k.observed().borrow().progress.phase == Phase::Removed;
         if book.keepers.get(id).is_some_and(removed) {
             book.keepers.remove(id);
+            self.0.host.neighbours.gone(id);
             let dir = self.0.host.places.container(id);
             log_failure("a removed container", self.0.host.trash.discard(&dir));
         }

@@ -24,6 +24,7 @@ mod walk;
 
 pub(crate) use open::{Opened, open};
 pub(crate) use pipe::{Chunks, drain};
+pub(crate) use root::is_in_cgroup;
 pub(crate) use slots::Slots;
 
 use std::io;

@@ -12,6 +12,7 @@ mod elapsed;
 mod host_config;
 mod image_defaults;
 mod inspect;
+mod joining;
 mod list;
 mod logs;
 mod names;

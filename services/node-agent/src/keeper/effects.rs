@@ -189,15 +189,17 @@ impl Task {
         };
         let (rootfs, cgroup_path, hold) =
             (self.host.places.rootfs(&self.id), self.host.cgroup_path(&self.id), self.hold.clone());
-        let uts = self.host.places.uts(&self.id);
+        let pins = [self.host.places.uts(&self.id), self.host.places.netns(&self.id)];
+        let is_joined = self.host.neighbours.is_joined(&self.id);
         let (volumes, id) = (self.host.volumes.clone(), self.id.clone());
         let clean = blocking(move || {
             cgroup::remove(&cgroup_path, Duration::from_secs(5))?;
-            rootfs::unmount(&uts)?;
+            pins.iter().try_for_each(|pin| rootfs::unmount(pin))?;
             hold.run_over(&rootfs)?;
             volumes.release(&id)
         });
-        let ((), (), cleaned) = tokio::join!(dismiss, self.host.net.detach(&self.id), clean);
+        let ((), (), cleaned) = tokio::join!(dismiss, self.host.net.detach(&self.id, is_joined), clean);
+        self.host.neighbours.left(&self.id);
         // With the run everything in it has ended.
         exec::tell_all(&self.host, &self.id);
         if let Err(why) = cleaned {

@@ -15,7 +15,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use contract::host::PlannedContainer;
-use model::{Exit, Progress};
+use model::{ContainerId, Exit, Progress};
 use runtime::{
     BindMount, Netns, SandboxSpec,
     protocol::{Event as ShimEvent, ExitRecord, LogTarget, Reply, Request, RuntimeConfig, ShimConfig},
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     files,
     host::{self, Host},
-    shims, socket,
+    neighbours, shims, socket,
     streams::exec,
     tenancy::{self, Project},
 };
@@ -161,6 +161,9 @@ fn instant(ns_since_1970: i64) -> OffsetDateTime {
 }
 
 async fn netns(task: &Task) -> Result<Netns, String> {
+    if let Some(other) = task.plan.as_ref().and_then(|plan| plan.spec.network_of.clone()) {
+        return join(task, &other).await.map(Netns::Path);
+    }
     let Some(plan) = task.plan.as_ref().filter(|p| !p.spec.network_none) else {
         // The runtime makes one with `lo` alone; netd need not know.
         return Ok(Netns::New);
@@ -171,6 +174,23 @@ async fn netns(task: &Task) -> Result<Netns, String> {
     let (host, of) = (task.host.clone(), plan.clone());
     let owner = blocking(move || host.tenancy.project_of(&of)).await?.map(|project| project.pin().to_owned());
     task.host.net.attach(plan, &task.networks, owner).await.map(Netns::Path)
+}
+
+/// The namespace that the other container's first process is in now.
+async fn join(task: &Task, other: &ContainerId) -> Result<PathBuf, String> {
+    let host = task.host.clone();
+    // Noted first: if the other one ends now, its links are taken out of the namespace all the same.
+    host.neighbours.joined(&task.id, other);
+    let pid = host.neighbours.running(other, host.rebooted).await?;
+    let (cgroup_path, pin) = (host.cgroup_path(other), host.places.netns(&task.id));
+    let run_dir = host.places.run_dir(&task.id);
+    blocking(move || {
+        host::make_private(run_dir.path())?;
+        neighbours::pin_netns(pid, &cgroup_path, &pin)?;
+        Ok(pin)
+    })
+    .await
+    .map_err(|why| format!("cannot join network namespace of container: {why}"))
 }
 
 /// The root file system, and the volumes where the runtime finds them.
@@ -205,8 +225,12 @@ async fn write_bundle(task: &Task, netns: Netns, mut volumes: Vec<BindMount>) ->
         let dir = host.places.container(&plan.id);
         let project = host.tenancy.project_of(&plan).map_err(|e| runtime::Error::io("make the user namespace", e))?;
         let owner = project.as_deref().map(Project::root_id);
-        let files =
-            files::write(&dir, &plan, &networks, owner).map_err(|e| runtime::Error::io("write /etc files", e))?;
+        let files = match &plan.spec.network_of {
+            // Names are a matter of the network, whoever asks there.
+            Some(other) => Ok(files::at(&host.places.container(other))),
+            None => files::write(&dir, &plan, &networks, owner),
+        };
+        let files = files.map_err(|e| runtime::Error::io("write /etc files", e))?;
         let uts = uts(&host, &plan, project.as_deref()).map_err(|e| runtime::Error::io("set the domain name", e))?;
         let spec = &plan.spec;
         let sandbox = SandboxSpec {

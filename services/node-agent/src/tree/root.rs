@@ -68,11 +68,7 @@ impl Root {
     /// `NotFound` if there is no such process in the container any more.
     pub(crate) fn of_process(pid: u32, cgroup_path: &str, visit: std::sync::Arc<Visit>) -> io::Result<Self> {
         let process = openat(CWD, format!("/proc/{pid}"), DIRECTORY, Mode::empty())?;
-        let groups = read_small(&process, "cgroup")?;
-        let ours = |line: &str| {
-            line.splitn(3, ':').nth(2).is_some_and(|at| at == cgroup_path || at.starts_with(&format!("{cgroup_path}/")))
-        };
-        if !groups.lines().any(ours) {
+        if !is_in_cgroup(&process, cgroup_path)? {
             return Err(io::ErrorKind::NotFound.into());
         }
         let owners = Owners::of_maps(&read_small(&process, "uid_map")?, &read_small(&process, "gid_map")?)?;
@@ -235,6 +231,16 @@ impl AsFd for Node {
 /// Whether a descriptor is on a file system whose content is taken.
 pub(crate) fn is_admitted(fd: &impl AsFd) -> io::Result<bool> {
     Ok(ADMITTED.contains(&fstatfs(fd)?.f_type))
+}
+
+/// Whether the process whose `/proc` directory this is belongs to the cgroup, or to one below.
+///
+/// # Errors
+/// There is no such process any more.
+pub(crate) fn is_in_cgroup(process: &OwnedFd, cgroup_path: &str) -> io::Result<bool> {
+    let below = format!("{cgroup_path}/");
+    let ours = |line: &str| line.splitn(3, ':').nth(2).is_some_and(|at| at == cgroup_path || at.starts_with(&below));
+    Ok(read_small(process, "cgroup")?.lines().any(ours))
 }
 
 fn read_small(dir: &OwnedFd, name: &str) -> io::Result<String> {

@@ -50,6 +50,17 @@ pub(super) fn wanted(body: &CreateBody) -> Result<Vec<Wanted>> {
             None => Ok(Vec::new()),
         };
     }
+    if let Some(other) = mode.strip_prefix("container:") {
+        // Clients name the mode among the networks, too.
+        let is_mode = |(name, config): &(&String, &EndpointConfig)| *name == mode && is_empty(config);
+        return match given.iter().find(|one| !is_mode(one)) {
+            Some((name, _)) if *name != mode => Err(shared()),
+            Some(_) => Err(Error::InvalidArgument(format!(
+                "conflicting options: the network of container {other} is that one's; nothing can be asked of it"
+            ))),
+            None => Ok(Vec::new()),
+        };
+    }
     if given.len() > usize::from(NETWORKS_PER_CONTAINER) {
         return Err(Error::InvalidArgument(format!("a container may be on {NETWORKS_PER_CONTAINER} networks")));
     }
@@ -85,6 +96,18 @@ pub(super) fn without_effect(wanted: &[Wanted], warnings: &mut Vec<String>) -> B
             (one.reference.clone(), json!(one.config.driver_opts))
         })
         .collect()
+}
+
+/// dockerd's text for a container that has no network of its own.
+pub(crate) fn shared() -> Error {
+    let text =
+        "container sharing network namespace with another container or host cannot be connected to any other network";
+    Error::InvalidArgument(text.into())
+}
+
+fn is_empty(config: &EndpointConfig) -> bool {
+    let asked = [config.links.len(), config.aliases.len(), config.mac_address.len(), config.driver_opts.len()];
+    is_plain(config) && asked == [0; 4]
 }
 
 fn unbuilt(network: &str, field: &str) -> Error {
@@ -210,6 +233,18 @@ mod tests {
         let only = json!({"NetworkingConfig": {"EndpointsConfig": {"n1": {"Aliases": ["x"]}}}});
         assert_eq!(references(only).expect("fine"), ["n1"]);
         assert!(references(json!({"HostConfig": {"NetworkMode": "none"}})).expect("fine").is_empty());
+        let of = |networks: Value| {
+            references(
+                json!({"HostConfig": {"NetworkMode": "container:x"}, "NetworkingConfig": {"EndpointsConfig": networks}}),
+            )
+        };
+        for nothing in [json!({}), json!({"container:x": null}), json!({"container:x": {}})] {
+            assert!(of(nothing).expect("fine").is_empty());
+        }
+        assert!(of(json!({"n1": {}})).expect_err("refused").to_string().starts_with("container sharing network"));
+        assert!(
+            of(json!({"container:x": {"Aliases": ["a"]}})).expect_err("refused").to_string().starts_with("conflicting")
+        );
         let both = json!({"HostConfig": {"NetworkMode": "none"}, "NetworkingConfig": {"EndpointsConfig": {"n1": {}}}});
         assert!(references(both).is_err());
     }

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{
     attachments,
     body::{CreateBody, typed},
-    image_defaults, names, recorded,
+    image_defaults, joining, names, recorded,
     translate::{self, Translated},
     volumes::{self, Made},
 };
@@ -100,6 +100,7 @@ async fn write(
     if !options.is_empty() {
         spec.shown.insert("DriverOpts".into(), json!(options));
     }
+    joining::join(&mut tx, &body.host_config, &mut spec).await?;
     let made = volumes::fill(gateway, &mut tx, &mut spec, wanted, shared).await?;
     check_policy(&mut tx, &spec).await?;
     let mut container = blank(gateway, image.id, spec);

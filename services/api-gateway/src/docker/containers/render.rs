@@ -180,7 +180,8 @@ pub(super) fn config(container: &ContainerRecord) -> Value {
 }
 
 fn network_settings(container: &ContainerRecord, version: RequestedVersion) -> Value {
-    let running = state::of(container).is_alive();
+    // What lives in another one's namespace has none of its own.
+    let running = state::of(container).is_alive() && container.spec.network_of.is_none();
     let mut settings = Map::new();
     let mut put = |key: &str, value: Value| settings.insert(key.to_owned(), value);
     let legacy = !version.at_least(52);
@@ -218,6 +219,9 @@ fn shown_address(port: &PublishedPort) -> String {
 
 /// Exposed ports with `null`, published ones with where they answer.
 fn port_map(container: &ContainerRecord) -> Value {
+    if container.spec.network_of.is_some() {
+        return json!({});
+    }
     let mut ports: Map<String, Value> =
         container.spec.exposed_ports.iter().map(|port| (port.clone(), Value::Null)).collect();
     for port in &container.ports {

@@ -15,7 +15,7 @@ use contract::wake::Topic;
 use model::{Desired, Error, Phase, Result};
 use store::{ContainerProgress, ContainerRecord, ProjectScope};
 
-use super::{publish, remove, state, waiting::Watch};
+use super::{joining, publish, remove, state, waiting::Watch};
 use crate::{
     Gateway,
     auth::Project,
@@ -68,7 +68,11 @@ pub(super) async fn run(gateway: &Gateway, scope: ProjectScope, reference: &str)
     // Registered before the wish is committed: the outcome cannot be missed.
     let watch = Watch::new(gateway, scope, &container.id);
     let run = tx.want_running(&container.id).await?;
-    if let Err(error) = publish::reserve(&mut tx, &container, run).await {
+    let prepared = async {
+        joining::check(&mut tx, &container).await?;
+        publish::reserve(&mut tx, &container, run).await
+    };
+    if let Err(error) = prepared.await {
         drop(tx);
         if container.spec.auto_remove {
             // As dockerd does: a `--rm` whose start fails is removed, and `docker run` waits for that.

@@ -11,6 +11,7 @@ mod policy;
 mod ports;
 mod resources;
 mod settings;
+mod shared_network;
 mod update;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub(crate) use policy::no_such_runtime;
 pub(crate) use ports::port;
 pub(crate) use resources::signal_number;
 pub(crate) use settings::byte_size;
+pub(crate) use shared_network::network_of;
 pub(super) use update::{Updated, update};
 
 use super::{
@@ -67,6 +69,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
     let (config, host) = (&body.config, &body.host_config);
     let mut warnings = Vec::new();
     policy::check(host)?;
+    shared_network::check(config, host, &mut warnings)?;
     policy::check_config(config)?;
     let mounts = mounts::mounts(body, image)?;
     policy::warn(host, &mut warnings);
@@ -111,6 +114,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         init: host.init.unwrap_or(false),
         log,
         network_none: host.network_mode == "none" || config.network_disabled,
+        network_of: None,
         extra_hosts: settings::extra_hosts(host.extra_hosts.as_deref().unwrap_or_default())?,
         dns: settings::name_servers(&host.dns)?,
         dns_options: settings::short_list(&host.dns_options, "DnsOptions")?,

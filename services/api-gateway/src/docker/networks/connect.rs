@@ -73,6 +73,9 @@ async fn plug(gateway: &Gateway, scope: ProjectScope, id: &str, body: &ConnectBo
     let mut tx = gateway.store.project_tx(&scope).await?;
     let network = resolve(&mut tx, id).await?;
     let container = tx.lock_container(&body.container).await?;
+    if container.spec.network_of.is_some() {
+        return Err(attachments::shared());
+    }
     if container.spec.network_none {
         return Err(Error::InvalidArgument(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode".into(),

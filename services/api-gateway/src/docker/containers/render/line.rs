@@ -1,6 +1,6 @@
 //! One line of `GET /containers/json`, written straight from the record.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use contract::agent::ContainerSize;
 use model::{ContainerId, ContainerSpec, Digest};
@@ -45,7 +45,7 @@ pub(crate) struct Line<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct HostConfig<'a> {
-    network_mode: &'a str,
+    network_mode: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
@@ -112,14 +112,20 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The network of the first link; `none` or the default one otherwise.
-fn network_mode(container: &ContainerRecord) -> &str {
+/// Whose network it lives in, or that of the first link; `none` or the default one otherwise.
+fn network_mode(container: &ContainerRecord) -> Cow<'_, str> {
+    if let Some(other) = &container.spec.network_of {
+        return format!("container:{other}").into();
+    }
     let first = container.endpoints.iter().min_by_key(|e| e.interface);
     let otherwise = if container.spec.network_none { "none" } else { "bridge" };
-    first.map_or(otherwise, |e| e.network_name.as_str())
+    first.map_or(otherwise, |e| e.network_name.as_str()).into()
 }
 
 fn ports(container: &ContainerRecord) -> Vec<Port<'_>> {
+    if container.spec.network_of.is_some() {
+        return Vec::new();
+    }
     let published = container.ports.iter().map(|port| Port {
         ip: Some(shown_address(port)),
         private_port: port.container_port,

@@ -95,9 +95,6 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
     if network == "host" {
         return Err(forbidden("NetworkMode=host: the namespaces of a host are not available on Wharfage"));
     }
-    if network.starts_with("container:") {
-        return Err(not_built(&format!("NetworkMode={network:?}: sharing another container's namespaces")));
-    }
     let modes = [
         ("PidMode", &host.pid_mode, &["", "private"][..]),
         ("IpcMode", &host.ipc_mode, &["", "private", "shareable", "none"][..]),

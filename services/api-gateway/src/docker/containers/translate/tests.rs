@@ -72,7 +72,8 @@ fn what_is_not_built_says_so() {
     for (field, value) in [
         ("Mounts", json!([{"Type": "image", "Source": "v", "Target": "/x"}])),
         ("Links", json!(["db:db"])),
-        ("NetworkMode", json!("container:abc")),
+        ("PidMode", json!("container:abc")),
+        ("IpcMode", json!("container:abc")),
     ] {
         assert!(matches!(host(field, value), Err(Error::NotImplemented(_))), "{field}");
     }
