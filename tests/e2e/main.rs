@@ -1,6 +1,7 @@
 //! One host, the real docker CLI and plain REST: everything the first slice promises a user.
 //! Needs a running suite (`make up`); `make test` brings one up.
 
+mod archives;
 mod bad_input;
 mod commit;
 mod docker_socket;

@@ -86,6 +86,9 @@ impl std::fmt::Debug for RegistryAuth {
 /// One line of a pull's progress: Docker's `jsonmessage`, which the gateway passes on as it is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct PullProgress {
+    /// Text for people, as it is: `Loaded image: busybox:latest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// `Pulling fs layer`, `Downloading`, `Pull complete`, `Digest: …`, `Status: …`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
@@ -116,6 +119,36 @@ pub struct ProgressDetail {
     /// Bytes in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
+}
+
+/// `POST` [`SaveRequest`]; answer: a tar that is an OCI layout and a `docker save` archive at once.
+pub const SAVE: &str = "/internal/v1/archives/saved";
+/// `POST {LOAD}?…` [`LoadQuery`] with an archive in the body; answered as [`PULL`] is, while it is read.
+pub const LOAD: &str = "/internal/v1/archives";
+
+/// Pack images of a project.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SaveRequest {
+    /// The project.
+    pub project: ProjectId,
+    /// Names, ids or prefixes of ids; a name without tag means all of its tags.
+    pub names: Vec<String>,
+    /// Platforms that every image must be of, `os/arch[/variant]`.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+}
+
+/// How an archive is taken.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LoadQuery {
+    /// The project.
+    pub project: ProjectId,
+    /// No lines about layers.
+    #[serde(default)]
+    pub quiet: bool,
+    /// Which platform of an index, `os/arch[/variant]`; the fleet's own when absent.
+    #[serde(default)]
+    pub platform: Option<String>,
 }
 
 /// Path of a layer.

@@ -84,6 +84,42 @@ impl ProjectTx {
         }
     }
 
+    /// Records an image that came in an archive, unless it is here already (`image` is none then), and names
+    /// it; event `load`. Answers the names that meant another image, and which.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn record_loaded_image(
+        &mut self,
+        id: &Digest,
+        image: Option<&StoredImage<'_>>,
+        names: &[ImageReference],
+    ) -> Result<Vec<(ImageReference, Digest)>> {
+        if let Some(image) = image {
+            self.put_image(image).await?;
+        }
+        let mut taken = Vec::new();
+        for name in names {
+            if let Some(other) = self.image_named(name).await?.filter(|other| other != id) {
+                taken.push((name.clone(), other));
+            }
+            self.put_image_tag(name, id).await?;
+        }
+        self.add_image_event("load", id.as_str(), id.as_str()).await?;
+        Ok(taken)
+    }
+
+    /// Adds the events `save` of images that are packed for somebody.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn note_saved_images(&mut self, ids: &[Digest]) -> Result<()> {
+        for id in ids {
+            self.add_image_event("save", id.as_str(), id.as_str()).await?;
+        }
+        Ok(())
+    }
+
     /// The same config under another manifest (other compression, say) takes the newer manifest's
     /// layers: they unpack to the same trees, and a pull must be able to heal a bad upstream.
     async fn put_image(&mut self, image: &StoredImage<'_>) -> Result<()> {

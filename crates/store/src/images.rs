@@ -225,6 +225,21 @@ impl ProjectTx {
         }
     }
 
+    /// The manifest of an image, byte for byte.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn image_manifest(&mut self, id: &Digest) -> Result<Option<Vec<u8>>> {
+        sqlx::query_scalar!(
+            "SELECT manifest FROM images WHERE project_id = $1 AND id = $2",
+            self.project.0,
+            id.as_str()
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(store_error)
+    }
+
     /// Which of these blobs are layers of images of this project.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod links;
 mod manifests;
 mod referrers;
 mod repositories;
+mod search;
 mod uploads;
 
 pub use access::RepositoryAccess;

@@ -9,6 +9,7 @@ pub(crate) mod headers;
 pub(crate) mod instant;
 pub(crate) mod instructions;
 pub(crate) mod paths;
+pub(crate) mod platform;
 pub(crate) mod query;
 pub(crate) mod version;
 

@@ -1,6 +1,7 @@
 //! The HTTP face: pulls for the gateway, layers for hosts. Who may call what is decided by the
 //! certificate, before anything else.
 
+mod archives;
 mod blob_answer;
 mod images;
 mod layers;
@@ -15,6 +16,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    archive::Archives,
     blob_store::BlobStore,
     make::Maker,
     pull::{HostedNames, Puller},
@@ -39,6 +41,7 @@ pub struct AppState {
     pub(crate) blobs: BlobStore,
     pub(crate) puller: Puller,
     pub(crate) maker: Maker,
+    pub(crate) archives: Archives,
     pub(crate) registry: Registry,
     pub(crate) hosted: HostedNames,
 }
@@ -52,6 +55,8 @@ pub fn api() -> (Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(layers::read_layer))
         .routes(routes!(images::upload_layer))
         .routes(routes!(images::make_image))
+        .routes(routes!(archives::save_images))
+        .routes(routes!(archives::load_images))
         .merge(registry::routes())
         .split_for_parts()
 }

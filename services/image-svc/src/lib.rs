@@ -2,6 +2,7 @@
 //! the fleet, and serves layers to the hosts that need them. Only writer of blobs and images.
 
 mod api;
+mod archive;
 mod blob_store;
 mod config;
 mod egress;
@@ -21,6 +22,7 @@ use store::Store;
 pub use api::{AppState, api};
 pub use config::{Config, Egress, HostedRegistry, Timeouts, TlsFiles, Upstream};
 
+use archive::Archives;
 use blob_store::BlobStore;
 use make::Maker;
 use pull::{HostedNames, Puller};
@@ -60,10 +62,11 @@ pub fn state(config: Config, ctx: &Ctx) -> anyhow::Result<AppState> {
     ctx.health().fact("redis", move || if redis.connected() { "connected".into() } else { "away".into() });
     let platform = Platform::parse(&config.platform).with_context(|| format!("platform {:?}", config.platform))?;
     let maker = Maker { store: store.clone(), blobs: blobs.clone(), bus: bus.clone(), platform: platform.clone() };
+    let archives = Archives::new(store.clone(), blobs.clone(), bus.clone(), platform.clone());
     let registry = Registry::new(store.clone(), blobs.clone());
     let hosted = HostedNames::new(&config.registry.names);
     let puller = Puller::new(store.clone(), blobs.clone(), upstreams, hosted.clone(), bus, platform);
-    let state = AppState { store, blobs, puller, maker, registry, hosted };
+    let state = AppState { store, blobs, puller, maker, archives, registry, hosted };
     state.watch_health(ctx);
     Ok(state)
 }

@@ -72,3 +72,22 @@ pub(crate) const ANNOTATION_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const LIST_ENTRIES_MAX: i64 = 10_000;
 /// Entries of one answer that lists referrers: their annotations bound its length.
 pub(crate) const REFERRERS_MAX: i64 = 50;
+
+/// Archives packed for `docker save`, and archives taken in for `docker load`, at a time, each.
+pub(crate) const SAVES_MAX: usize = 64;
+/// See [`SAVES_MAX`]; each may hold [`ARCHIVE_BYTES_MAX`] of the disk.
+pub(crate) const LOADS_MAX: usize = 8;
+/// Bytes of the files of an archive that is loaded, unpacked.
+pub(crate) const ARCHIVE_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
+/// Members of an archive that is loaded.
+pub(crate) const ARCHIVE_MEMBERS_MAX: usize = 65_536;
+/// Bytes of the name of one, or of where a link leads.
+pub(crate) const MEMBER_PATH_BYTES_MAX: usize = 512;
+/// Bytes of a header that goes on about a member (a long name, PAX records).
+pub(crate) const MEMBER_EXTENSION_BYTES_MAX: u64 = 64 * 1024;
+/// Links from link to link.
+pub(crate) const MEMBER_LINKS_MAX: usize = 8;
+/// Images of one archive, and names of one image in it.
+pub(crate) const ARCHIVE_IMAGES_MAX: usize = 1_000;
+/// Bytes of a broken archive that are read on, so that its sender gets to know what is wrong with it.
+pub(crate) const ARCHIVE_DRAINED_BYTES_MAX: u64 = 1024 * 1024 * 1024;

@@ -141,7 +141,7 @@ fn compose(
 }
 
 /// OCI image spec, "Image Manifest".
-fn manifest(config: &[u8], layers: &[LayerDescriptor]) -> Value {
+pub(crate) fn manifest(config: &[u8], layers: &[LayerDescriptor]) -> Value {
     let layer = |l: &LayerDescriptor| {
         let packing = match l.encoding {
             LayerEncoding::Tar => "",

@@ -57,7 +57,7 @@ where
         }
     };
     let dir = blobs.staging();
-    let reader = Chunks { chunks, current: Bytes::new(), runtime: Handle::current() };
+    let reader = Chunks::new(chunks, Handle::current());
     let packing = tokio::task::spawn_blocking(move || pack(reader, &dir));
     let (packed, ()) = tokio::join!(packing, feed);
     let (file, layer) = packed.map_err(Error::internal)?.map_err(|e| told(&e))?;
@@ -84,7 +84,8 @@ fn told(error: &io::Error) -> Error {
     }
 }
 
-async fn keep(blobs: &BlobStore, file: File, layer: &LayerDescriptor) -> Result<()> {
+/// Makes a file, at its beginning, the blob it is.
+pub(crate) async fn keep(blobs: &BlobStore, file: File, layer: &LayerDescriptor) -> Result<()> {
     let mut writer = blobs.begin(&layer.digest, layer.size_bytes).await?;
     let file = tokio::fs::File::from_std(file);
     let mut chunks = tokio_util::io::ReaderStream::with_capacity(file, SERVE_CHUNK_BYTES);
@@ -95,7 +96,7 @@ async fn keep(blobs: &BlobStore, file: File, layer: &LayerDescriptor) -> Result<
 }
 
 /// Reads a tar, packed or not, into a file without a name; the file is at its beginning.
-fn pack(body: impl Read, dir: &Path) -> io::Result<(File, LayerDescriptor)> {
+pub(crate) fn pack(body: impl Read, dir: &Path) -> io::Result<(File, LayerDescriptor)> {
     let mut tar = unpacked(body)?;
     let mut packed = GzEncoder::new(Summing::new(nameless(dir)?), Compression::fast());
     let (mut sum, mut length) = (Context::new(&SHA256), 0_u64);
@@ -138,7 +139,7 @@ fn plain(packed: &mut File, dir: &Path) -> io::Result<File> {
 }
 
 /// The tar behind whatever it is packed with, by its first bytes.
-fn unpacked<'r>(mut body: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
+pub(crate) fn unpacked<'r>(mut body: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
     let mut first = Vec::with_capacity(6);
     body.by_ref().take(6).read_to_end(&mut first)?;
     let refused = |name: &str| {
@@ -153,26 +154,36 @@ fn unpacked<'r>(mut body: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
     }
     let (gzip, zstd) = (known(b"\x1f\x8b"), known(b"\x28\xb5\x2f\xfd"));
     let whole = io::BufReader::with_capacity(128 << 10, Cursor::new(first).chain(body));
-    if gzip {
-        return Ok(Box::new(MultiGzDecoder::new(whole)));
+    match (gzip, zstd) {
+        (true, _) => decoder(LayerEncoding::Gzip, whole),
+        (_, true) => decoder(LayerEncoding::Zstd, whole),
+        (false, false) => decoder(LayerEncoding::Tar, whole),
     }
-    if zstd {
-        let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-        return Ok(Box::new(decoder));
-    }
-    Ok(Box::new(whole))
+}
+
+/// What is behind a packing.
+pub(crate) fn decoder<'r>(encoding: LayerEncoding, body: impl io::BufRead + 'r) -> io::Result<Box<dyn Read + 'r>> {
+    Ok(match encoding {
+        LayerEncoding::Tar => Box::new(body),
+        LayerEncoding::Gzip => Box::new(MultiGzDecoder::new(body)),
+        LayerEncoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
+    })
 }
 
 /// A file that is gone with its last descriptor, whatever happens to this process.
-fn nameless(dir: &Path) -> io::Result<File> {
+pub(crate) fn nameless(dir: &Path) -> io::Result<File> {
     let name = dir.join(format!("{:032x}", u128::from_le_bytes(chassis::ids::random_bytes())));
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&name)?;
     std::fs::remove_file(&name)?;
     Ok(file)
 }
 
-fn digest_of(sum: Context) -> Digest {
+/// A finished sum as a digest.
+pub(crate) fn digest_of(sum: Context) -> Digest {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(sum.finish().as_ref());
     Digest::sha256(bytes)
@@ -209,10 +220,16 @@ impl Write for Summing {
 }
 
 /// A request's body, to a thread that reads.
-struct Chunks {
+pub(crate) struct Chunks {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
     runtime: Handle,
+}
+
+impl Chunks {
+    pub(crate) fn new(chunks: mpsc::Receiver<io::Result<Bytes>>, runtime: Handle) -> Self {
+        Self { chunks, current: Bytes::new(), runtime }
+    }
 }
 
 impl Read for Chunks {

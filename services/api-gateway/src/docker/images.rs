@@ -1,5 +1,6 @@
 //! Images of a project: list, inspect, history, tag, prune. What another project pulled is unknown here.
 
+mod archive;
 mod describe;
 mod import;
 mod pull;
@@ -36,6 +37,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(inspect))
         .routes(routes!(history))
         .routes(routes!(tag))
+        .merge(archive::routes())
         .merge(pull::routes())
         .merge(push::routes())
         .merge(remove::routes())

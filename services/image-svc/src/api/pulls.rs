@@ -69,7 +69,7 @@ pub(crate) async fn push_image(
 }
 
 /// Work that tells how it goes, as an answer.
-fn told<Fut>(work: impl FnOnce(Progress) -> Fut + Send + 'static) -> Response
+pub(super) fn told<Fut>(work: impl FnOnce(Progress) -> Fut + Send + 'static) -> Response
 where
     Fut: Future<Output = model::Result<()>> + Send + 'static,
 {

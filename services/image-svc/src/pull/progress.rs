@@ -50,6 +50,21 @@ impl Progress {
         self.say(line).await;
     }
 
+    pub(crate) async fn loading(&self, layer: &Digest, current: u64, total: u64) {
+        let line = PullProgress {
+            status: Some("Loading layer".to_owned()),
+            id: Some(short(layer)),
+            progress_detail: Some(ProgressDetail { current: Some(current), total: Some(total) }),
+            ..PullProgress::default()
+        };
+        self.say(line).await;
+    }
+
+    /// Text for people, its end of line included.
+    pub(crate) async fn stream(&self, text: String) {
+        self.say(PullProgress { stream: Some(text), ..PullProgress::default() }).await;
+    }
+
     /// What came of it, for programs.
     pub(crate) async fn aux(&self, aux: serde_json::Value) {
         let (progress_detail, aux) = (Some(ProgressDetail::default()), Some(aux));

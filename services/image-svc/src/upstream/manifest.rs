@@ -76,7 +76,7 @@ impl Document {
     /// Reads a fetched document.
     pub(crate) fn parse(fetched: &Fetched) -> Result<Self, UpstreamError> {
         let raw: Raw = serde_json::from_slice(&fetched.body)
-            .map_err(|e| UpstreamError::Invalid(format!("the registry sends a manifest that cannot be read: {e}")))?;
+            .map_err(|e| UpstreamError::Invalid(format!("the manifest cannot be read: {e}")))?;
         if raw.schema_version != 2 || raw.fs_layers.is_some() {
             return invalid("the image has a manifest of schema 1, which is no longer supported".into());
         }
