@@ -8,6 +8,7 @@
 //! opening a [`ProjectTx`] names the project to row-level security in the same round trip as BEGIN.
 
 mod blobs;
+mod collection;
 mod containers;
 mod endpoints;
 mod error;

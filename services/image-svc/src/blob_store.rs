@@ -1,6 +1,9 @@
 //! Blobs by digest over `object_store`: `blobs/sha256/ab/<hex>`. A name appears only with its whole,
 //! verified, durable content behind it; what was begun and not finished leaves nothing.
 
+mod kept;
+mod removal;
+
 use std::{
     fs::File,
     io,
@@ -20,12 +23,14 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use crate::limits::{BLOB_PART_BYTES, SERVE_CHUNK_BYTES};
+pub(crate) use removal::{Kept, SHARDS};
 
 /// The store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct BlobStore {
     objects: Arc<dyn ObjectStore>,
     root: PathBuf,
+    in_use: Arc<kept::InUse>,
     // Held as long as the store: two processes would take each other's unfinished files away.
     _lock: Arc<File>,
 }
@@ -49,7 +54,7 @@ impl BlobStore {
         std::fs::create_dir_all(root.join("uploads"))?;
         remove_unfinished(&root.join("blobs"))?;
         let objects = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
-        Ok(Self { objects: Arc::new(objects), root: root.to_owned(), _lock: Arc::new(lock) })
+        Ok(Self { objects: Arc::new(objects), root: root.to_owned(), in_use: Arc::default(), _lock: Arc::new(lock) })
     }
 
     /// Whether content can be written now.

@@ -43,6 +43,28 @@ pub struct Config {
     /// The hosted registry.
     #[serde(default)]
     pub registry: HostedRegistry,
+    /// Garbage collection.
+    #[serde(default)]
+    pub collection: Collection,
+}
+
+/// When content that nothing refers to goes.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Collection {
+    /// Between two looks; at least 100.
+    pub interval_ms: u64,
+    /// How long a blob stays in a repository whose manifests do not need it, after it was pushed or last
+    /// asked for. A client that was told that a blob is there has most of this time to push the manifest.
+    pub link_kept_ms: u64,
+    /// How long bytes stay that nothing refers to. Longer than the time between the two calls of a commit.
+    pub blob_kept_ms: u64,
+}
+
+impl Default for Collection {
+    fn default() -> Self {
+        Self { interval_ms: 10 * 60_000, link_kept_ms: 24 * 3_600_000, blob_kept_ms: 3_600_000 }
+    }
 }
 
 /// How tenants name the hosted registry in a reference.

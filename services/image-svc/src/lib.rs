@@ -15,18 +15,20 @@ mod registry;
 mod upload;
 mod upstream;
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use chassis::{App, Bus, Ctx, Server};
 use store::Store;
 
 pub use api::{AppState, api};
-pub use config::{Config, Egress, HostedRegistry, Timeouts, TlsFiles, Upstream};
+pub use config::{Collection, Config, Egress, HostedRegistry, Timeouts, TlsFiles, Upstream};
 
 use archive::Archives;
 use blob_store::BlobStore;
 use make::Maker;
 use pull::{HostedNames, Puller};
-use registry::Registry;
+use registry::{Registry, collection::Collector};
 use upstream::{Platform, Upstreams};
 
 /// The description of the API: what `openapi/image-svc.json` holds.
@@ -43,8 +45,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 pub async fn build(config: Config, ctx: Ctx) -> anyhow::Result<App> {
     let tls = config.tls.server();
     let listen = config.listen;
+    let collection = config.collection;
     let state = state(config, &ctx)?;
-    registry::upkeep::start(state.registry.clone(), &ctx);
+    Collector::new(state.registry.clone(), &collection, ctx.metrics()).start(&ctx);
     let (router, _) = api();
     Ok(App { servers: vec![Server::tcp(listen, router.with_state(state)).with_tls(tls).with_ops()] })
 }
@@ -63,7 +66,7 @@ pub fn state(config: Config, ctx: &Ctx) -> anyhow::Result<AppState> {
     let platform = Platform::parse(&config.platform).with_context(|| format!("platform {:?}", config.platform))?;
     let maker = Maker { store: store.clone(), blobs: blobs.clone(), bus: bus.clone(), platform: platform.clone() };
     let archives = Archives::new(store.clone(), blobs.clone(), bus.clone(), platform.clone());
-    let registry = Registry::new(store.clone(), blobs.clone());
+    let registry = Registry::new(store.clone(), blobs.clone(), Duration::from_millis(config.collection.link_kept_ms));
     let hosted = HostedNames::new(&config.registry.names);
     let puller = Puller::new(store.clone(), blobs.clone(), upstreams, hosted.clone(), bus, platform);
     let state = AppState { store, blobs, puller, maker, archives, registry, hosted };

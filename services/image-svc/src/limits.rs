@@ -58,8 +58,8 @@ pub(crate) const CONFIG_ENTRIES_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const UPLOAD_NOTED_BYTES: u64 = 32 * 1024 * 1024;
 /// An upload nobody goes on with ends.
 pub(crate) const UPLOAD_IDLE: Duration = Duration::from_secs(24 * 3600);
-/// Time between two looks for such uploads.
-pub(crate) const UPLOAD_SWEEP: Duration = Duration::from_secs(600);
+/// A file of an upload younger than this may belong to one that is being begun.
+pub(crate) const UPLOAD_FILE_GRACE: Duration = Duration::from_secs(3600);
 /// Uploads ended by one look.
 pub(crate) const UPLOADS_SWEPT_MAX: i32 = 1_000;
 /// Uploads whose running sum is kept in memory between two requests; others are read again at their end.
@@ -91,3 +91,10 @@ pub(crate) const MEMBER_LINKS_MAX: usize = 8;
 pub(crate) const ARCHIVE_IMAGES_MAX: usize = 1_000;
 /// Bytes of a broken archive that are read on, so that its sender gets to know what is wrong with it.
 pub(crate) const ARCHIVE_DRAINED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Links, blobs or files that one step of a collection looks at.
+pub(crate) const COLLECTED_AT_ONCE: i32 = 500;
+/// Directories of blobs of which one collection compares the files with the rows; the next goes on.
+pub(crate) const SHARDS_COMPARED: u16 = 16;
+/// Shortest time between two collections that can be configured.
+pub(crate) const COLLECTION_INTERVAL_MIN: Duration = Duration::from_millis(100);

@@ -32,6 +32,7 @@ impl Maker {
     /// The parent is not the project's, the name or config cannot be taken, or there are too many layers.
     pub(crate) async fn make(&self, wanted: &NewImage) -> Result<Digest> {
         let name = wanted.reference.as_deref().map(str::parse::<ImageReference>).transpose()?;
+        let _kept = self.blobs.keep(vec![wanted.layer.digest.clone()]).await;
         if self.blobs.size(&wanted.layer.digest).await? != Some(wanted.layer.size_bytes) {
             return Err(Error::internal(format!("layer {} is not stored", wanted.layer.digest)));
         }

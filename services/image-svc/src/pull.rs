@@ -186,6 +186,11 @@ impl Pull {
         let digest = self.reference.digest.as_ref().map(ToString::to_string);
         let id = digest.or_else(|| self.reference.tag.clone()).unwrap_or_default();
         progress.line(&format!("Pulling from {}", self.reference.repository), Some(&id)).await;
+        // From before the first look until the image refers to them.
+        let image = &self.resolved.image;
+        let mut parts: Vec<Digest> = image.layers.iter().map(|(layer, _)| layer.digest.clone()).collect();
+        parts.push(image.config.digest.clone());
+        let _kept = self.inner.blobs.keep(parts).await;
         let content = match self.content_held().await? {
             Some(content) => content,
             None => self.fetch_content(progress).await?,

@@ -125,6 +125,9 @@ impl Push {
         layers.sort_by(|a, b| a.digest.cmp(&b.digest));
         layers.dedup_by(|a, b| a.digest == b.digest);
         let digests: Vec<model::Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
+        let mut parts = digests.clone();
+        parts.push(image.id.clone());
+        let _kept = blobs.keep(parts).await;
         let mut tx = self.registry.store.project_tx(&self.scope).await?;
         let linked = tx.linked_blobs(repository, &digests).await?;
         for layer in layers {
@@ -136,7 +139,6 @@ impl Push {
             }
             tx.link_blob(repository, &layer.digest, layer.size_bytes).await?;
         }
-        tx.hold_blob(&image.id).await?;
         if blobs.size(&image.id).await? != Some(size) {
             blobs.put(&image.id, image.config.clone().into()).await?;
         }

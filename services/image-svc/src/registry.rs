@@ -1,18 +1,18 @@
 //! The hosted registry: what is pushed here, kept in the same store as what is pulled. The gateway has
 //! decided who may do what; what exists is decided here, by Postgres, in one project at a time.
 
+pub(crate) mod collection;
 pub(crate) mod document;
 pub(crate) mod session;
-pub(crate) mod upkeep;
 pub(crate) mod upload;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use contract::registry::{Code, Refusal};
 use model::{Digest, Error, RepositoryId};
 use store::{NewManifest, ProjectScope, Store};
 
-use crate::blob_store::BlobStore;
+use crate::blob_store::{BlobStore, Kept};
 use session::Sessions;
 
 /// The registry. Cheap to clone.
@@ -21,6 +21,8 @@ pub(crate) struct Registry {
     pub(crate) store: Store,
     pub(crate) blobs: BlobStore,
     sessions: Arc<Sessions>,
+    /// How long a link stays that no manifest needs.
+    link_kept: Duration,
 }
 
 /// Why the registry says no.
@@ -58,8 +60,25 @@ pub(crate) fn refused<T>(code: Code, message: impl Into<String>) -> Outcome<T> {
 }
 
 impl Registry {
-    pub(crate) fn new(store: Store, blobs: BlobStore) -> Self {
-        Self { store, blobs, sessions: Arc::default() }
+    pub(crate) fn new(store: Store, blobs: BlobStore, link_kept: Duration) -> Self {
+        Self { store, blobs, sessions: Arc::default(), link_kept }
+    }
+
+    /// A blob of a repository, for somebody who will count on it: how long it is, and the promise that
+    /// its file does not go before the answer is dropped.
+    pub(crate) async fn find_blob(
+        &self,
+        scope: &ProjectScope,
+        repository: RepositoryId,
+        digest: &Digest,
+    ) -> Outcome<Option<(u64, Kept)>> {
+        let kept = self.blobs.keep(vec![digest.clone()]).await;
+        let mut tx = self.store.project_tx(scope).await?;
+        let Some((size, renewed)) = tx.renewed_link(repository, digest, self.link_kept).await? else { return Ok(None) };
+        if renewed {
+            tx.commit().await?;
+        }
+        Ok(Some((size, kept)))
     }
 
     /// Links a blob that the caller may read elsewhere. `None`: there is no such blob there.
@@ -81,9 +100,9 @@ impl Registry {
             }
         };
         let Some(size) = found else { return Ok(None) };
-        let mut tx = self.store.project_tx(target.0).await?;
         // Between the look and the link the source may have let go of it, and its bytes with it.
-        tx.hold_blob(digest).await?;
+        let _kept = self.blobs.keep(vec![digest.clone()]).await;
+        let mut tx = self.store.project_tx(target.0).await?;
         if self.blobs.size(digest).await? != Some(size) {
             return Ok(None);
         }

@@ -61,8 +61,9 @@ where
     let packing = tokio::task::spawn_blocking(move || pack(reader, &dir));
     let (packed, ()) = tokio::join!(packing, feed);
     let (file, layer) = packed.map_err(Error::internal)?.map_err(|e| told(&e))?;
+    let _kept = blobs.keep(vec![layer.digest.clone()]).await;
     if blobs.size(&layer.digest).await? != Some(layer.size_bytes) {
-        keep(blobs, file, &layer).await?;
+        store_file(blobs, file, &layer).await?;
     }
     store.record_blob(&layer.digest, layer.size_bytes, &format!("project:{project}")).await?;
     Ok(layer)
@@ -85,7 +86,7 @@ fn told(error: &io::Error) -> Error {
 }
 
 /// Makes a file, at its beginning, the blob it is.
-pub(crate) async fn keep(blobs: &BlobStore, file: File, layer: &LayerDescriptor) -> Result<()> {
+pub(crate) async fn store_file(blobs: &BlobStore, file: File, layer: &LayerDescriptor) -> Result<()> {
     let mut writer = blobs.begin(&layer.digest, layer.size_bytes).await?;
     let file = tokio::fs::File::from_std(file);
     let mut chunks = tokio_util::io::ReaderStream::with_capacity(file, SERVE_CHUNK_BYTES);

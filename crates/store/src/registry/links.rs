@@ -1,6 +1,6 @@
 //! Links: the digests that may be read through a repository.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use model::{Digest, Error, RepositoryId, Result};
 
@@ -25,6 +25,47 @@ impl ProjectTx {
         .await
         .map_err(store_error)?;
         size.map(number).transpose()
+    }
+
+    /// [`ProjectTx::linked_blob`] for somebody who will count on the link: from here on it stays for
+    /// most of `kept`, the time that links nobody needs are kept. A link that is young is only read;
+    /// `true` if it was renewed, for which the transaction must be committed.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn renewed_link(
+        &mut self,
+        repository: RepositoryId,
+        digest: &Digest,
+        kept: Duration,
+    ) -> Result<Option<(u64, bool)>> {
+        let found = sqlx::query!(
+            r#"SELECT size_bytes, linked_at < now() - make_interval(secs => $4) AS "old!" FROM repository_blobs
+               WHERE project_id = $1 AND repository_id = $2 AND digest = $3"#,
+            self.project.0,
+            repository.0,
+            digest.as_str(),
+            kept.as_secs_f64() / 4.0
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(store_error)?;
+        let Some(found) = found else { return Ok(None) };
+        if !found.old {
+            return Ok(Some((number(found.size_bytes)?, false)));
+        }
+        // Not what was read just now counts: the link may be going this moment.
+        let renewed = sqlx::query_scalar!(
+            "UPDATE repository_blobs SET linked_at = now()
+             WHERE project_id = $1 AND repository_id = $2 AND digest = $3 RETURNING size_bytes",
+            self.project.0,
+            repository.0,
+            digest.as_str()
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(store_error)?;
+        renewed.map(|size| Ok((number(size)?, true))).transpose()
     }
 
     /// Length of a blob that any repository of this project links.
@@ -62,19 +103,8 @@ impl ProjectTx {
         rows.into_iter().map(|row| Ok((parsed(&row.digest)?, number(row.size_bytes)?))).collect()
     }
 
-    /// Keeps others from storing or removing the bytes of this digest until the transaction ends.
-    ///
-    /// # Errors
-    /// Postgres does not answer.
-    pub async fn hold_blob(&mut self, digest: &Digest) -> Result<()> {
-        sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", digest.as_str())
-            .execute(self.connection())
-            .await
-            .map_err(store_error)?;
-        Ok(())
-    }
-
-    /// Links a blob whose bytes are durable.
+    /// Links a blob whose bytes are durable, and will not be collected before this is committed: that is
+    /// for the caller to see to.
     ///
     /// # Errors
     /// `NotFound` if the repository is gone.

@@ -39,6 +39,7 @@ pub(crate) async fn read_layer(
     let host = caller.require_host()?;
     let unknown = || Error::NotFound(format!("no container on this host needs layer {digest}"));
     let digest: Digest = digest.parse().map_err(|_| unknown())?;
+    let _kept = state.blobs.keep(vec![digest.clone()]).await;
     if !state.store.host_needs_layer(host, &digest).await? {
         return Err(unknown().into());
     }

@@ -1,6 +1,7 @@
 //! The registry's routes, for the gateway alone. Paths of the distribution spec are taken apart there;
 //! here a repository is an id, and every answer is final.
 
+mod access;
 mod blobs;
 mod lists;
 mod manifests;
@@ -10,10 +11,8 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use chassis::Caller;
-use contract::registry::{Code, Refusal, RegistryQuery};
-use model::{Digest, RepositoryId};
-use store::ProjectScope;
+use contract::registry::{Code, Refusal};
+use model::Digest;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::AppState;
@@ -36,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 type Answer = Result<Response, Refused>;
 
 /// A failure on its way out.
-struct Refused(Failure);
+pub(crate) struct Refused(Failure);
 
 impl<E: Into<Failure>> From<E> for Refused {
     fn from(error: E) -> Self {
@@ -60,19 +59,6 @@ impl IntoResponse for Refused {
         let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, [(header::CONTENT_TYPE, "application/json")], refusal.body()).into_response()
     }
-}
-
-/// The project that a call acts in.
-fn scope(caller: &Caller, query: &RegistryQuery) -> Result<ProjectScope, Refused> {
-    caller.require("service:gateway")?;
-    let project = query.project.ok_or_else(Refusal::name_unknown)?;
-    Ok(ProjectScope::delegated(project))
-}
-
-/// The same, and a repository that is there.
-fn repository(caller: &Caller, query: &RegistryQuery) -> Result<(ProjectScope, RepositoryId), Refused> {
-    let scope = scope(caller, query)?;
-    Ok((scope, query.repository.ok_or_else(Refusal::name_unknown)?))
 }
 
 fn digest(text: &str) -> Result<Digest, Refused> {

@@ -2,7 +2,7 @@
 //! diff ids, shape of the config), its layers are stored, and one transaction shows it in the project.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io::{self, Read as _},
     sync::Arc,
 };
@@ -23,7 +23,7 @@ use super::{
     told,
 };
 use crate::{
-    blob_store::digest_of,
+    blob_store::{Kept, digest_of},
     image_config::{self, CheckedConfig},
     limits::{ARCHIVE_DRAINED_BYTES_MAX, LAYER_BYTES_MAX, SERVE_CHUNK_BYTES, UNPACKED_BYTES_MAX},
     make,
@@ -31,6 +31,10 @@ use crate::{
     upload::{self, Chunks},
     upstream::Platform,
 };
+
+/// Layers of this archive that are stored, as they are given or packed here; kept until the last of its
+/// images refers to them.
+type Stored = HashMap<(Digest, bool), (LayerDescriptor, Kept)>;
 
 /// A load that can begin.
 pub(crate) struct Load {
@@ -63,7 +67,7 @@ impl Load {
     /// Runs to the end, saying how it goes in dockerd's words.
     pub(crate) async fn run(self, body: BodyDataStream, progress: &Progress) -> Result<()> {
         let (spool, images) = self.read(body).await?;
-        let mut stored = HashMap::new();
+        let mut stored = Stored::new();
         for image in &images {
             self.take(&spool, image, &mut stored, progress).await?;
         }
@@ -104,7 +108,7 @@ impl Load {
         &self,
         spool: &Spool,
         found: &Found,
-        stored: &mut HashMap<(Digest, bool), LayerDescriptor>,
+        stored: &mut Stored,
         progress: &Progress,
     ) -> Result<()> {
         let id = digest_of(&found.config);
@@ -120,9 +124,9 @@ impl Load {
             if !self.quiet {
                 progress.loading(diff_id, 0, layer.content.length).await;
             }
-            let kept = match stored.get(&key) {
-                Some(kept) => kept.clone(),
-                None => self.store(spool, layer).await?,
+            let kept = match stored.entry(key) {
+                Entry::Occupied(there) => there.get().0.clone(),
+                Entry::Vacant(free) => free.insert(self.store(spool, layer).await?).0.clone(),
             };
             if kept.diff_id != *diff_id {
                 let at = layers.len();
@@ -134,7 +138,6 @@ impl Load {
             if !self.quiet {
                 progress.loading(diff_id, layer.content.length, layer.content.length).await;
             }
-            stored.insert(key, kept.clone());
             layers.push(kept);
         }
         self.record(found, &id, Some((&checked, &layers)), progress).await
@@ -165,7 +168,7 @@ impl Load {
     }
 
     /// Stores a layer: as it is if a manifest says how it is packed, else packed as imports are.
-    async fn store(&self, spool: &Spool, layer: &FoundLayer) -> Result<LayerDescriptor> {
+    async fn store(&self, spool: &Spool, layer: &FoundLayer) -> Result<(LayerDescriptor, Kept)> {
         let (blobs, store) = (&self.archives.blobs, &self.archives.store);
         let (source, dir, permit) = (spool.clone(), blobs.staging(), self.permit.clone());
         let FoundLayer { content, encoding } = layer.clone();
@@ -176,16 +179,17 @@ impl Load {
                 None => upload::pack(source.open(&content), &dir).map(|(file, layer)| (Some(file), layer)),
             }
         });
-        let (packed, kept) = measured.await.map_err(Error::internal)?.map_err(|e| told(&e))?;
-        if blobs.size(&kept.digest).await? != Some(kept.size_bytes) {
+        let (packed, measured) = measured.await.map_err(Error::internal)?.map_err(|e| told(&e))?;
+        let kept = blobs.keep(vec![measured.digest.clone()]).await;
+        if blobs.size(&measured.digest).await? != Some(measured.size_bytes) {
             match packed {
-                Some(file) => upload::keep(blobs, file, &kept).await?,
+                Some(file) => upload::store_file(blobs, file, &measured).await?,
                 None => self.copy(spool, &layer.content).await?,
             }
         }
         let origin = format!("project:{}", self.scope.project());
-        store.record_blob(&kept.digest, kept.size_bytes, &origin).await?;
-        Ok(kept)
+        store.record_blob(&measured.digest, measured.size_bytes, &origin).await?;
+        Ok((measured, kept))
     }
 
     async fn copy(&self, spool: &Spool, content: &Content) -> Result<()> {

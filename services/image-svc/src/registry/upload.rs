@@ -94,8 +94,8 @@ impl Registry {
             self.drop_upload(upload).await?;
             return refused(Code::DigestInvalid, format!("provided digest {digest} did not match uploaded content"));
         }
+        let _kept = self.blobs.keep(vec![digest.clone()]).await;
         let mut tx = self.store.project_tx(&upload.scope).await?;
-        tx.hold_blob(digest).await?;
         // The row goes first: of two that finish one upload, the second finds nothing.
         if !tx.end_upload(upload.id).await? {
             return unknown();

@@ -2,6 +2,7 @@
 //! spec's text.
 
 mod blobs;
+mod collection;
 mod lists;
 mod manifests;
 mod runnable;

@@ -1,15 +1,18 @@
 //! Blobs: only what the repository links is there.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, Method, StatusCode},
     response::IntoResponse as _,
 };
-use chassis::Caller;
 use contract::registry::{BLOBS, Code, Refusal, RegistryQuery};
 use model::Error;
 
-use super::{Answer, DOCKER_CONTENT_DIGEST, digest, repository, set};
+use super::{
+    Answer, DOCKER_CONTENT_DIGEST,
+    access::{InRepository, PathDigest},
+    set,
+};
 use crate::{
     api::{AppState, blob_answer},
     registry::refused,
@@ -30,17 +33,12 @@ fn unknown() -> Refusal {
         (status = 416, description = "The range begins behind the end")))]
 pub(crate) async fn read_blob(
     State(state): State<AppState>,
-    caller: Caller,
-    Path(written): Path<String>,
-    Query(query): Query<RegistryQuery>,
+    at: InRepository,
+    PathDigest(digest): PathDigest,
     method: Method,
     headers: HeaderMap,
 ) -> Answer {
-    let (scope, repository) = repository(&caller, &query)?;
-    let digest = digest(&written)?;
-    let mut tx = state.store.project_tx(&scope).await?;
-    let size = tx.linked_blob(repository, &digest).await?.ok_or_else(unknown)?;
-    drop(tx);
+    let (size, _kept) = state.registry.find_blob(&at.scope, at.repository, &digest).await?.ok_or_else(unknown)?;
     let mut answer = blob_answer::answer(&state.blobs, &digest, size, &headers, method == Method::HEAD).await?;
     set(answer.headers_mut(), DOCKER_CONTENT_DIGEST, digest.as_str());
     Ok(answer)
@@ -53,14 +51,11 @@ pub(crate) async fn read_blob(
         (status = 405, description = "A manifest needs it")))]
 pub(crate) async fn delete_blob(
     State(state): State<AppState>,
-    caller: Caller,
-    Path(written): Path<String>,
-    Query(query): Query<RegistryQuery>,
+    at: InRepository,
+    PathDigest(digest): PathDigest,
 ) -> Answer {
-    let (scope, repository) = repository(&caller, &query)?;
-    let digest = digest(&written)?;
-    let mut tx = state.store.project_tx(&scope).await?;
-    match tx.unlink_blob(repository, &digest).await {
+    let mut tx = state.store.project_tx(&at.scope).await?;
+    match tx.unlink_blob(at.repository, &digest).await {
         Ok(true) => tx.commit().await?,
         Ok(false) => return Err(unknown().into()),
         Err(Error::Conflict(text)) => return Ok(refused(Code::Unsupported, text)?),

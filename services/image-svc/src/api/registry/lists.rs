@@ -2,16 +2,19 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderName, header},
     response::{IntoResponse as _, Response},
 };
-use chassis::Caller;
 use contract::registry::{CATALOG, Code, REFERRERS, RegistryQuery, TAGS};
 use serde_json::{Value, json};
 use store::Page;
 
-use super::{Answer, digest, repository, scope, set};
+use super::{
+    Answer,
+    access::{InProject, InRepository, PathDigest},
+    set,
+};
 use crate::{
     api::AppState,
     limits::{LIST_ENTRIES_MAX, REFERRERS_MAX},
@@ -27,10 +30,8 @@ const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
     responses((status = 200, description = "Tags in order"), (status = 404, description = "No such repository")))]
 pub(crate) async fn list_tags(
     State(state): State<AppState>,
-    caller: Caller,
-    Query(query): Query<RegistryQuery>,
+    InRepository { scope, repository, query }: InRepository,
 ) -> Answer {
-    let (scope, repository) = repository(&caller, &query)?;
     let (limit, after) = (limit(&query)?, query.last.as_deref().unwrap_or_default());
     let mut tx = state.store.project_tx(&scope).await?;
     let tags = tx.repository_tags(repository, after, limit + 1).await?;
@@ -41,12 +42,7 @@ pub(crate) async fn list_tags(
 /// List a project's repositories.
 #[utoipa::path(get, path = CATALOG, operation_id = "registry_catalog", tag = "registry", params(RegistryQuery),
     responses((status = 200, description = "Whole names in order")))]
-pub(crate) async fn list_repositories(
-    State(state): State<AppState>,
-    caller: Caller,
-    Query(query): Query<RegistryQuery>,
-) -> Answer {
-    let scope = scope(&caller, &query)?;
+pub(crate) async fn list_repositories(State(state): State<AppState>, InProject { scope, query }: InProject) -> Answer {
     let (limit, prefix) = (limit(&query)?, format!("{}/", query.name));
     let last = query.last.as_deref().unwrap_or_default();
     let after = last.strip_prefix(&prefix).unwrap_or(if last > prefix.as_str() { "\u{10ffff}" } else { "" });
@@ -62,12 +58,9 @@ pub(crate) async fn list_repositories(
     responses((status = 200, description = "An index of them, maybe empty"), (status = 404, description = "No such repository")))]
 pub(crate) async fn list_referrers(
     State(state): State<AppState>,
-    caller: Caller,
-    Path(written): Path<String>,
-    Query(query): Query<RegistryQuery>,
+    InRepository { scope, repository, query }: InRepository,
+    PathDigest(subject): PathDigest,
 ) -> Answer {
-    let (scope, repository) = repository(&caller, &query)?;
-    let subject = digest(&written)?;
     let kind = query.artifact_type.as_deref().filter(|kind| !kind.is_empty());
     let after = query.last.as_deref().unwrap_or_default();
     let mut tx = state.store.project_tx(&scope).await?;

@@ -2,15 +2,18 @@
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{Path, Query, Request, State},
+    extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, Method, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use chassis::Caller;
 use contract::registry::{Code, MANIFEST_BYTES_MAX, MANIFESTS, Refusal, RegistryQuery};
 use model::{DigestAlgorithm, Error, ManifestReference};
 
-use super::{Answer, DOCKER_CONTENT_DIGEST, Refused, repository, set};
+use super::{
+    Answer, DOCKER_CONTENT_DIGEST, Refused,
+    access::{InRepository, Push},
+    set,
+};
 use crate::{
     api::{AppState, blob_answer},
     blob_store::digest_by,
@@ -36,13 +39,11 @@ fn reference(text: &str) -> Result<ManifestReference, Refused> {
         (status = 404, description = "No such manifest")))]
 pub(crate) async fn read_manifest(
     State(state): State<AppState>,
-    caller: Caller,
+    InRepository { scope, repository, .. }: InRepository,
     Path(written): Path<String>,
-    Query(query): Query<RegistryQuery>,
     method: Method,
     asked: HeaderMap,
 ) -> Answer {
-    let (scope, repository) = repository(&caller, &query)?;
     // What can be no tag names nothing.
     let reference = reference(&written).map_err(|no| if written.contains(':') { no } else { unknown().into() })?;
     let mut tx = state.store.project_tx(&scope).await?;
@@ -69,12 +70,10 @@ pub(crate) async fn read_manifest(
         (status = 404, description = "No such repository"), (status = 413, description = "Over 4 MiB")))]
 pub(crate) async fn put_manifest(
     State(state): State<AppState>,
-    caller: Caller,
+    Push { scope, repository, query }: Push,
     Path(written): Path<String>,
-    Query(query): Query<RegistryQuery>,
     request: Request,
 ) -> Answer {
-    let (scope, repository) = super::uploads::repository_of_push(&state, &caller, &query).await?;
     let reference = reference(&written)?;
     let (parts, body) = request.into_parts();
     let Ok(content) = to_bytes(body, MANIFEST_BYTES_MAX).await else {
@@ -111,11 +110,9 @@ pub(crate) async fn put_manifest(
     responses((status = 202, description = "Deleted"), (status = 404, description = "No such manifest or tag")))]
 pub(crate) async fn delete_manifest(
     State(state): State<AppState>,
-    caller: Caller,
+    InRepository { scope, repository, query }: InRepository,
     Path(written): Path<String>,
-    Query(query): Query<RegistryQuery>,
 ) -> Answer {
-    let (scope, repository) = repository(&caller, &query)?;
     let reference = reference(&written)?;
     let mut tx = state.store.project_tx(&scope).await?;
     if !tx.delete_manifest(repository, &reference).await? {

@@ -3,16 +3,20 @@
 
 use axum::{
     body::{Body, BodyDataStream},
-    extract::{Path, Query, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use chassis::{Caller, request};
+use chassis::request;
 use contract::registry::{Code, Refusal, RegistryQuery, UPLOADS};
 use model::{Digest, Error, RepositoryId, UploadId};
 use store::ProjectScope;
 
-use super::{Answer, DOCKER_CONTENT_DIGEST, Refused, digest, repository, scope, set};
+use super::{
+    Answer, DOCKER_CONTENT_DIGEST, Refused,
+    access::{Push, ToUpload},
+    digest, set,
+};
 use crate::{
     api::AppState,
     registry::{Failure, Outcome, Source, refused, upload::Upload},
@@ -27,12 +31,10 @@ const _: () = assert!(UPLOADS.len() + "/{id}".len() == PATH.len(), "the path is 
         (status = 429, description = "Too many are open")))]
 pub(crate) async fn begin_upload(
     State(state): State<AppState>,
-    caller: Caller,
-    Query(query): Query<RegistryQuery>,
+    Push { scope, repository, query }: Push,
     request: Request,
 ) -> Answer {
     let wanted = query.digest.as_deref().map(digest).transpose()?;
-    let (scope, repository) = repository_of_push(&state, &caller, &query).await?;
     if let Some(mounted) = mount(&state, (&scope, repository), &query).await? {
         return Ok(created(&query.name, &mounted));
     }
@@ -41,22 +43,6 @@ pub(crate) async fn begin_upload(
         None => Ok(under_way(StatusCode::ACCEPTED, &query.name, upload.id, 0)),
         Some(wanted) => finish(&state, (upload, Once(true)), wanted, None, request.into_body(), &query.name).await,
     }
-}
-
-/// The repository that is pushed to, made if this is the first push.
-pub(super) async fn repository_of_push(
-    state: &AppState,
-    caller: &Caller,
-    query: &RegistryQuery,
-) -> Result<(ProjectScope, RepositoryId), Refused> {
-    let scope = scope(caller, query)?;
-    if let Some(repository) = query.repository {
-        return Ok((scope, repository));
-    }
-    let mut tx = state.store.project_tx(&scope).await?;
-    let repository = tx.repository_for_push(&query.path, RepositoryId(chassis::ids::uuid_v7())).await?;
-    tx.commit().await?;
-    Ok((scope, repository))
 }
 
 async fn mount(
@@ -78,13 +64,7 @@ async fn mount(
 #[utoipa::path(get, path = PATH, operation_id = "registry_upload_status", tag = "registry",
     params(("id" = UploadId, Path, description = "The upload"), RegistryQuery),
     responses((status = 204, description = "`Range` says how much there is"), (status = 404, description = "No such upload")))]
-pub(crate) async fn upload_status(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Query(query): Query<RegistryQuery>,
-) -> Answer {
-    let upload = upload(&caller, &query, &id)?;
+pub(crate) async fn upload_status(State(state): State<AppState>, ToUpload { upload, query }: ToUpload) -> Answer {
     let offset = state.registry.upload_offset(&upload).await?;
     Ok(under_way(StatusCode::NO_CONTENT, &query.name, upload.id, offset))
 }
@@ -96,12 +76,9 @@ pub(crate) async fn upload_status(
         (status = 416, description = "It goes on somewhere else")))]
 pub(crate) async fn append_upload(
     State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Query(query): Query<RegistryQuery>,
+    ToUpload { upload, query }: ToUpload,
     request: Request,
 ) -> Answer {
-    let upload = upload(&caller, &query, &id)?;
     let start = start(request.headers())?;
     let (registry, body) = (state.registry.clone(), request.into_body().into_data_stream());
     let outcome = detached(async move { registry.append(&upload, start, body).await }).await;
@@ -118,12 +95,9 @@ pub(crate) async fn append_upload(
         (status = 404, description = "No such upload"), (status = 416, description = "It goes on somewhere else")))]
 pub(crate) async fn finish_upload(
     State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Query(query): Query<RegistryQuery>,
+    ToUpload { upload, query }: ToUpload,
     request: Request,
 ) -> Answer {
-    let upload = upload(&caller, &query, &id)?;
     let Some(written) = query.digest.as_deref() else {
         return Ok(refused(Code::DigestInvalid, "digest is missing")?);
     };
@@ -136,13 +110,7 @@ pub(crate) async fn finish_upload(
 #[utoipa::path(delete, path = PATH, operation_id = "registry_upload_cancel", tag = "registry",
     params(("id" = UploadId, Path, description = "The upload"), RegistryQuery),
     responses((status = 204, description = "Cancelled"), (status = 404, description = "No such upload")))]
-pub(crate) async fn cancel_upload(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Query(query): Query<RegistryQuery>,
-) -> Answer {
-    let upload = upload(&caller, &query, &id)?;
+pub(crate) async fn cancel_upload(State(state): State<AppState>, ToUpload { upload, .. }: ToUpload) -> Answer {
     state.registry.cancel_upload(&upload).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -177,12 +145,6 @@ async fn finish(
 /// Work that goes on when its client is gone; the body ends then, with an error.
 async fn detached<T: Send + 'static>(work: impl Future<Output = Outcome<T>> + Send + 'static) -> Outcome<T> {
     request::spawn(work).await.unwrap_or_else(|e| Err(Failure::Broken(Error::internal(e))))
-}
-
-fn upload(caller: &Caller, query: &RegistryQuery, id: &str) -> Result<Upload, Refused> {
-    let (scope, repository) = repository(caller, query)?;
-    let unknown = || Refusal::new(Code::BlobUploadUnknown, "blob upload unknown to registry");
-    Ok(Upload { scope, repository, id: id.parse().map_err(|_| unknown())? })
 }
 
 /// Where a part says it begins: `Content-Range: 0-99`, with or without a unit and a total.
