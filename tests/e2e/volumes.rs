@@ -199,11 +199,13 @@ fn what_a_tenant_leaves_in_a_volume_gives_nobody_rights() {
     let docker = Suite::here().docker();
     let volume = unique("rights");
     let mount = format!("{volume}:/v");
-    let script = "cp /bin/busybox /v/id; chmod 4755 /v/id; mknod /v/disk b 254 0 2>/dev/null; grep ' /v ' /proc/mounts";
+    // What is executed from it is tried in isolation/privileges.rs.
+    let script = "mknod /v/disk b 254 0 2>/dev/null && echo made; grep ' /v ' /proc/mounts";
     let options = run(&docker, &["-v", &mount], script);
-    assert!(options.stdout.contains("nosuid") && options.stdout.contains("nodev"), "{options:?}");
-    let raised = run(&docker, &["-v", &mount, "-u", "1000"], "/v/id -u");
-    assert_eq!(raised.stdout, "1000\n", "{raised:?}");
+    assert!(
+        !options.stdout.contains("made") && options.stdout.contains("nosuid") && options.stdout.contains("nodev"),
+        "{options:?}"
+    );
     let _ = docker.ok(&["volume", "rm", &volume]);
 }
 

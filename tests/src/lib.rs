@@ -4,6 +4,7 @@
 mod docker;
 mod inside;
 mod machine;
+pub mod probe;
 mod rest;
 mod suite;
 mod terminal;
@@ -11,6 +12,7 @@ mod terminal;
 pub use docker::{Docker, Outcome};
 pub use inside::Inside;
 pub use machine::Residue;
+pub use probe::Cell;
 pub use rest::{Reply, Rest};
 pub use suite::{Suite, eventually, unique};
 pub use terminal::Terminal;

@@ -41,6 +41,6 @@ pub use reference::{DEFAULT_REGISTRY, ImageReference};
 pub use repository::{ManifestReference, RepositoryName};
 pub use resources::{Resources, Ulimit};
 pub use security::{
-    Capability, DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, SecuritySpec,
+    Capability, DEFAULT_CAPABILITIES, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, SecuritySpec, runtimes_own,
 };
 pub use volume::{TmpfsOptions, VolumeBacking, VolumeMount};

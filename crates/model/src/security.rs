@@ -54,6 +54,17 @@ pub const MASKED_PATHS: [&str; 12] = [
 /// Kernel files no container writes: moby's list.
 pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Places the runtime itself mounts; nothing of a tenant's goes over or under them.
+const RUNTIMES_OWN: [&str; 4] = ["/proc", "/sys", "/dev/pts", "/dev/mqueue"];
+
+/// Which of the runtime's own places a plain absolute path is, or is below. Of `/dev` it is the whole
+/// alone: files and directories in it may be the tenant's.
+#[must_use]
+pub fn runtimes_own(path: &str) -> Option<&'static str> {
+    let under = |own: &str| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    RUNTIMES_OWN.into_iter().find(|own| under(own)).or_else(|| (path == "/dev").then_some("/dev"))
+}
+
 impl Capability {
     /// The bare name: `NET_RAW`.
     #[must_use]

@@ -13,7 +13,7 @@ use std::{
 use model::{IpcMode, Resources, SecuritySpec, TmpfsMount};
 use serde_json::Value;
 
-use crate::{Error, ResolvedUser, Result, cgroup, rlimit, seccomp::Filter, spec, user};
+use crate::{Error, ResolvedUser, Result, cgroup, rlimit, root, seccomp::Filter, spec, user};
 
 const CONFIGURATION: &str = "config.json";
 
@@ -121,7 +121,9 @@ pub struct Bundle {
 /// `Invalid` when the tenant's values or the image's files are at fault, otherwise the host's error.
 pub fn write_bundle(dir: &Path, sandbox: &SandboxSpec) -> Result<Bundle> {
     let mut warnings = Vec::new();
-    user::refuse_hostile_root(&sandbox.rootfs)?;
+    root::refuse_hostile(&sandbox.rootfs)?;
+    let tenants = sandbox.volumes.iter().map(|v| &v.path).chain(sandbox.tmpfs.iter().map(|t| &t.path));
+    tenants.into_iter().try_for_each(|path| root::refuse_disguised(&sandbox.rootfs, path))?;
     let who = user::resolve(&sandbox.rootfs, &sandbox.user, &sandbox.security.group_add)?;
     if let Some(userns) = &sandbox.userns {
         who.refuse_beyond(userns.ids)?;

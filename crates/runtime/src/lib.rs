@@ -11,6 +11,7 @@ mod limits;
 pub mod oci;
 pub mod protocol;
 pub mod rlimit;
+pub mod root;
 pub mod run_dir;
 pub mod sealed;
 pub mod seccomp;

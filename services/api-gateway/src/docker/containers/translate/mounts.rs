@@ -20,8 +20,6 @@ mod tmpfs;
 
 /// Mounts one container may have.
 const MOUNTS_MAX: usize = 64;
-/// Places the runtime itself mounts; nothing goes over or under them.
-const RESERVED: [&str; 4] = ["/proc", "/sys", "/dev/pts", "/dev/mqueue"];
 
 /// A volume a container shall have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,9 +256,7 @@ fn target(path: &str) -> Result<String> {
     if clean.is_empty() {
         return Err(invalid("invalid specification: destination can't be '/'"));
     }
-    let under =
-        |reserved: &str| clean.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    match RESERVED.into_iter().find(|reserved| under(reserved)).or_else(|| (clean == "/dev").then_some("/dev")) {
+    match model::runtimes_own(&clean) {
         Some(reserved) => Err(forbidden(format!("mount path {path:?}: {reserved} is the runtime's own on Wharfage"))),
         None => Ok(clean),
     }
