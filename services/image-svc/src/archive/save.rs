@@ -64,7 +64,10 @@ impl Archives {
         let ids: Vec<Digest> = chosen.iter().map(|image| image.id.clone()).collect();
         tx.note_saved_images(&ids).await?;
         let pieces = pieces(&chosen)?;
-        for layer in chosen.iter().flat_map(|image| &image.layers) {
+        let layers = || chosen.iter().flat_map(|image| &image.layers);
+        // Until the last byte: an image may be removed while it is saved.
+        let kept = self.blobs.keep(layers().map(|layer| layer.digest.clone()).collect()).await;
+        for layer in layers() {
             if self.blobs.size(&layer.digest).await? != Some(layer.size_bytes) {
                 return Err(Error::Failed(format!(
                     "layer {} is not here any more; pull the image again",
@@ -79,7 +82,7 @@ impl Archives {
             Piece::Bytes(bytes) => stream::once(future::ready(Ok(bytes))).boxed(),
             Piece::Blob(digest) => content(blobs.clone(), digest).boxed(),
         });
-        Ok(bytes.flatten().inspect(move |_| _ = &permit))
+        Ok(bytes.flatten().inspect(move |_| _ = (&permit, &kept)))
     }
 }
 
