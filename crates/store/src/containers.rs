@@ -21,6 +21,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 pub use change::{ChangedLimits, NewContainer};
+pub(crate) use find::behind_prefix;
 pub(crate) use list::SpecCache;
 
 /// A container with everything needed to show it or to reach it: one query reads it all.

@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 
-use crate::{ProjectTx, store_error, stored::parsed};
+use crate::{ProjectTx, containers::behind_prefix, store_error, stored::parsed};
 
 /// An exec as it was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,9 +63,10 @@ impl ProjectTx {
         }
         let mut rows = sqlx::query!(
             r#"SELECT id, container_id, spec AS "spec!: Json<serde_json::Value>", started_at, exit_code
-               FROM execs WHERE project_id = $1 AND id LIKE $2 LIMIT 2"#,
+               FROM execs WHERE project_id = $1 AND id ~>=~ $2 AND id ~<~ $3 LIMIT 2"#,
             self.project.0,
-            format!("{reference}%"),
+            reference,
+            behind_prefix(reference),
         )
         .fetch_all(self.connection())
         .await

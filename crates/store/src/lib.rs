@@ -91,6 +91,9 @@ impl Store {
     /// The URL does not parse.
     pub fn connect_lazy(url: &str, connections_max: u32) -> Result<Self> {
         let options: PgConnectOptions = url.parse().map_err(|e| Error::invalid("database url", &format!("{e}")))?;
+        // Every statement is prepared, and written so that one plan serves all its arguments: planning
+        // the reads of the hot paths takes several times as long as running them.
+        let options = options.options([("plan_cache_mode", "force_generic_plan")]);
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .min_connections(1)

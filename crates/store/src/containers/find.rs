@@ -76,13 +76,14 @@ impl ProjectTx {
     /// # Errors
     /// `NotFound`, or `InvalidArgument` if a prefix fits several.
     pub async fn find_container(&mut self, reference: &str) -> Result<ContainerRecord> {
-        let (bare, prefix) = search_terms(reference);
+        let (bare, first, behind) = search_terms(reference);
         let rows = container_rows!(
-            "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND (c.id = $2 OR c.name = $2 OR c.id LIKE $3)
+            "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND (c.id = $2 OR c.name = $2 OR (c.id ~>=~ $3 AND c.id ~<~ $4))
              ORDER BY (c.id = $2) DESC, (c.name = $2) DESC LIMIT 2",
             self.project.0,
             bare,
-            prefix,
+            first,
+            behind,
         )
         .fetch_all(self.connection())
         .await
@@ -96,13 +97,14 @@ impl ProjectTx {
     /// # Errors
     /// As [`ProjectTx::find_container`].
     pub async fn lock_container(&mut self, reference: &str) -> Result<ContainerRecord> {
-        let (bare, prefix) = search_terms(reference);
+        let (bare, first, behind) = search_terms(reference);
         let rows = container_rows!(
-            "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND (c.id = $2 OR c.name = $2 OR c.id LIKE $3)
+            "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND (c.id = $2 OR c.name = $2 OR (c.id ~>=~ $3 AND c.id ~<~ $4))
              ORDER BY (c.id = $2) DESC, (c.name = $2) DESC LIMIT 2 FOR UPDATE OF c",
             self.project.0,
             bare,
-            prefix,
+            first,
+            behind,
         )
         .fetch_all(self.connection())
         .await
@@ -152,15 +154,20 @@ impl ProjectTx {
     }
 }
 
-/// The name without its slash, and a LIKE pattern where the reference can be an id's beginning. Only
-/// hex digits get into the pattern, so `%` and `_` never do.
-fn search_terms(reference: &str) -> (&str, Option<String>) {
+/// The name without its slash, and where the ids begin and end that a reference can be the beginning of.
+/// A range of bytes and not LIKE, whose plan depends on the pattern: Postgres would make one each time.
+fn search_terms(reference: &str) -> (&str, Option<&str>, Option<String>) {
     let bare = reference.strip_prefix('/').unwrap_or(reference);
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let is_prefix = (1..=64).contains(&reference.len()) && reference.bytes().all(hex);
     // A NUL cannot be stored, hence names nothing; Postgres would refuse the whole query.
     let bare = if bare.contains('\0') { "" } else { bare };
-    (bare, is_prefix.then(|| format!("{reference}%")))
+    (bare, is_prefix.then_some(reference), is_prefix.then(|| behind_prefix(reference)))
+}
+
+/// Behind all ids that begin so, byte by byte: `g` is behind every hex digit.
+pub(crate) fn behind_prefix(prefix: &str) -> String {
+    format!("{prefix}g")
 }
 
 fn choose(reference: &str, bare: &str, rows: Vec<Row>) -> Result<ContainerRecord> {
@@ -242,12 +249,12 @@ mod tests {
 
     #[test]
     fn only_hex_digits_are_looked_up_as_a_prefix() {
-        assert_eq!(search_terms("ab12"), ("ab12", Some("ab12%".into())));
-        assert_eq!(search_terms("ab%"), ("ab%", None));
-        assert_eq!(search_terms("a_"), ("a_", None));
-        assert_eq!(search_terms("/web"), ("web", None));
-        assert_eq!(search_terms(""), ("", None));
-        assert_eq!(search_terms("a\0b"), ("", None));
+        assert_eq!(search_terms("ab12"), ("ab12", Some("ab12"), Some("ab12g".into())));
+        assert_eq!(search_terms("ab%"), ("ab%", None, None));
+        assert_eq!(search_terms("a_"), ("a_", None, None));
+        assert_eq!(search_terms("/web"), ("web", None, None));
+        assert_eq!(search_terms(""), ("", None, None));
+        assert_eq!(search_terms("a\0b"), ("", None, None));
         assert_eq!(search_terms(&"a".repeat(65)).1, None);
     }
 }

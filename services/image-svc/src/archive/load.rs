@@ -104,13 +104,7 @@ impl Load {
         read.map_err(Error::internal)?.map_err(|e: io::Error| told(&e))
     }
 
-    async fn take(
-        &self,
-        spool: &Spool,
-        found: &Found,
-        stored: &mut Stored,
-        progress: &Progress,
-    ) -> Result<()> {
+    async fn take(&self, spool: &Spool, found: &Found, stored: &mut Stored, progress: &Progress) -> Result<()> {
         let id = digest_of(&found.config);
         let bad = |e: &dyn std::fmt::Display| Error::InvalidArgument(format!("invalid archive: {e}"));
         let checked = image_config::check(&found.config, found.layers.len()).map_err(|e| bad(&e))?;
