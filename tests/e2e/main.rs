@@ -10,6 +10,7 @@ mod health;
 mod images;
 mod isolation;
 mod lifecycle;
+mod links;
 mod login;
 mod network;
 mod networks;

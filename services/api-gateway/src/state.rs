@@ -33,7 +33,7 @@ pub struct Parts {
     /// Credentials being looked up: PostgreSQL is asked for each request, and once for those at once.
     pub(crate) credentials: Together<(&'static str, [u8; 32]), Option<Principal>>,
     /// Containers being looked at, as a project names them, with their execs.
-    pub(crate) inspections: Together<(ProjectId, String), (ContainerRecord, Vec<ExecId>)>,
+    pub(crate) inspections: Together<(ProjectId, String), (ContainerRecord, Vec<ExecId>, Vec<String>)>,
     /// The time.
     pub(crate) clock: Clock,
     /// As configured.

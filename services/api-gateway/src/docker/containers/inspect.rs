@@ -8,7 +8,7 @@ use contract::agent::{CONTAINERS, TopReply};
 use model::Error;
 use serde_json::json;
 
-use super::{recorded, render, sizes::Sizes, state};
+use super::{links, recorded, render, sizes::Sizes, state};
 use crate::{
     Gateway,
     agents::tenant_error,
@@ -39,11 +39,15 @@ pub(crate) async fn inspect(
         let container = tx.find_container(&reference).await?;
         let alive = state::of(&container).is_alive();
         let execs = if alive { tx.open_execs(&container.id, limits::SHOWN_EXECS).await? } else { Vec::new() };
-        Ok((container, execs))
+        let links = links::shown(&mut tx, &container).await?;
+        Ok((container, execs, links))
     };
-    let (container, execs) = gateway.inspections.ask((scope.project(), reference.clone()), look).await?;
+    let (container, execs, links) = gateway.inspections.ask((scope.project(), reference.clone()), look).await?;
     let sizes = if query.flag("size") { Sizes::ask(&gateway, &[&container]).await } else { Sizes::default() };
     let mut shown = render::inspect(&container, version);
+    if !links.is_empty() {
+        shown["HostConfig"]["Links"] = json!(links);
+    }
     if !execs.is_empty() {
         shown["ExecIDs"] = json!(execs);
     }

@@ -68,6 +68,12 @@ pub(crate) fn inspect(container: &ContainerRecord, version: RequestedVersion) ->
         "Config": config(container),
         "NetworkSettings": network_settings(container, version),
     });
+    if !version.at_least(44) {
+        // Since then it is the endpoints' alone.
+        let main = container.endpoints.iter().min_by_key(|e| e.interface);
+        let mac = main.and_then(|e| e.mac).map(|mac| mac.to_string()).unwrap_or_default();
+        shown["Config"]["MacAddress"] = json!(mac);
+    }
     if !version.at_least(46) {
         // A null map breaks clients that were made when there always was one.
         shown["GraphDriver"]["Data"] = json!({});
@@ -225,9 +231,11 @@ fn endpoint_object(container: &ContainerRecord, endpoint: Option<&EndpointRecord
     let fixed = endpoint.filter(|e| e.fixed_ip);
     // Ids and names only there where they mean something: an internal network has no way out.
     let gateway = live.filter(|e| !e.internal).map(|e| e.gateway.to_string()).unwrap_or_default();
+    // One that was chosen is shown before it is there.
+    let mac = live.map(mac_of).or_else(|| endpoint?.mac).map(|mac| mac.to_string()).unwrap_or_default();
     json!({
         "IPAMConfig": fixed.map_or_else(|| if named.is_some() { json!({}) } else { Value::Null }, |e| json!({"IPv4Address": e.ip})),
-        "Links": null,
+        "Links": endpoint.filter(|e| !e.links.is_empty()).map(|e| &e.links),
         "Aliases": endpoint.filter(|e| !e.aliases.is_empty()).map(|e| &e.aliases),
         "DriverOpts": endpoint.and_then(|e| driver_options(&container.spec, e)),
         "GwPriority": endpoint.map_or(0, |e| e.gw_priority),
@@ -235,13 +243,18 @@ fn endpoint_object(container: &ContainerRecord, endpoint: Option<&EndpointRecord
         "EndpointID": live.map(|e| endpoint_id(&container.id, &e.network)).unwrap_or_default(),
         "Gateway": gateway,
         "IPAddress": live.map(|e| e.ip.to_string()).unwrap_or_default(),
-        "MacAddress": live.map(|e| MacAddress::of(e.ip).to_string()).unwrap_or_default(),
+        "MacAddress": mac,
         "IPPrefixLen": live.map_or(0, |e| e.subnet.prefix_len()),
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
         "DNSNames": named.map(|e| names_on(container, e)),
     })
+}
+
+/// The address of a link.
+fn mac_of(endpoint: &EndpointRecord) -> MacAddress {
+    endpoint.mac.unwrap_or_else(|| MacAddress::of(endpoint.ip))
 }
 
 /// As they were given, by the network's name or id.
@@ -396,6 +409,8 @@ pub(crate) mod tests {
                 aliases: Vec::new(),
                 fixed_ip: false,
                 gw_priority: 0,
+                mac: None,
+                links: Vec::new(),
             }],
             ports: vec![PublishedPort {
                 container_port: 80,
