@@ -138,11 +138,20 @@ fn what_the_policy_does_not_allow_is_refused_and_taken_back_at_once() {
     allow(true);
     let inside = Inside::start(&other, &[]);
     let _ = inside.ok("docker ps");
+    let pid = other.ok(&["inspect", "-f", "{{.State.Pid}}", &inside.name]);
+    let mut events = UnixStream::connect(format!("/proc/{pid}/root/var/run/docker.sock")).expect("it listens");
+    events.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+    write!(events, "GET /events HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n").expect("takes it");
+    let mut head = [0; 12];
+    events.read_exact(&mut head).expect("it is admitted");
+    assert_eq!(&head, b"HTTP/1.1 200");
     allow(false);
     for command in ["docker ps", "docker run --rm busybox true", "docker version"] {
         let now = inside.sh(command);
         assert!(now.code != 0 && now.stderr.contains("its policy does not allow it"), "{command}: {now:?}");
     }
+    // A stream that was open is cut soon after.
+    events.read_to_end(&mut Vec::new()).expect("it ends");
     allow(true);
     let _ = inside.ok("docker ps");
     allow(false);

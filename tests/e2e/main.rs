@@ -11,6 +11,7 @@ mod health;
 mod images;
 mod isolation;
 mod lifecycle;
+mod links;
 mod login;
 mod network;
 mod networks;

@@ -132,6 +132,19 @@ pub struct PlannedContainer {
     /// Ports published for the wanted run.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    /// What its links (`spec.links`) put into `/etc/hosts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub linked: Vec<HostsLine>,
+}
+
+/// A line of `/etc/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostsLine {
+    /// Whose.
+    #[schema(value_type = String)]
+    pub ip: Ipv4Addr,
+    /// Its names; one may be there twice.
+    pub names: Vec<String>,
 }
 
 /// An image as a host needs it.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use model::{ContainerId, NetworkId, PublishedPort};
+use model::{ContainerId, MacAddress, NetworkId, PublishedPort};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -102,12 +102,19 @@ pub struct NetResolver {
 pub struct NetAttachment {
     /// The network.
     pub network: NetworkId,
-    /// Address; the MAC is derived from it.
+    /// Address.
     #[schema(value_type = String)]
     pub ip: Ipv4Addr,
     /// Number of the link: `eth<n>`.
     #[serde(default)]
     pub interface: u8,
+    /// The link's own address; derived from `ip` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub mac: Option<MacAddress>,
+    /// Names that only this container sees here, in lower case, and the names they stand for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<String, String>,
 }
 
 /// A change to the plan, applied as one.

@@ -95,6 +95,9 @@ pub struct ContainerSpec {
     /// name files (`--network container:`); both are on one host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_of: Option<ContainerId>,
+    /// Containers of the project's own bridge that it has in `/etc/hosts`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     /// Extra `/etc/hosts` lines, `name:address`.
     pub extra_hosts: Vec<String>,
     /// Name servers; empty means the host's.
@@ -190,6 +193,15 @@ pub struct SocketMount {
     pub shown_source: String,
     /// Docker's `Mode`, to be shown.
     pub shown_mode: String,
+}
+
+/// Another container under a name of one's own (`--link`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Link {
+    /// The other one.
+    pub container: ContainerId,
+    /// What it is called.
+    pub alias: String,
 }
 
 /// json-file log options.

@@ -22,7 +22,7 @@ mod security;
 mod volume;
 
 pub use container::{
-    ContainerSpec, Desired, Exit, IpcMode, LogConfig, Observed, Phase, Progress, RestartPolicy, SocketMount,
+    ContainerSpec, Desired, Exit, IpcMode, Link, LogConfig, Observed, Phase, Progress, RestartPolicy, SocketMount,
     StreamFlags, TmpfsMount,
 };
 pub use digest::{Digest, DigestAlgorithm};
@@ -35,7 +35,7 @@ pub use host::{HostCapacity, HostCondition, HostState};
 pub use id::{ContainerId, ExecId, HostId, NetworkId, ProjectId, RepositoryId, TenantId, TokenId, UploadId, VolumeId};
 pub use image::{ImageConfig, LayerDescriptor, LayerEncoding};
 pub use name::{ContainerName, Slug, VolumeName};
-pub use network::{Endpoint, MacAddress, NETWORKS_PER_CONTAINER, PortBinding, PortProtocol, PublishedPort};
+pub use network::{Endpoint, MacAddress, NETWORKS_PER_CONTAINER, PortBinding, PortProtocol, PublishedPort, parse_link};
 pub use quantity::{MemoryBytes, NanoCpus};
 pub use reference::{DEFAULT_REGISTRY, ImageReference};
 pub use repository::{ManifestReference, RepositoryName};

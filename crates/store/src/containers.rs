@@ -14,8 +14,8 @@ use std::{
 
 use ipnet::Ipv4Net;
 use model::{
-    ContainerId, ContainerName, ContainerSpec, Desired, Digest, Error, HostId, NetworkId, Observed, PublishedPort,
-    Result,
+    ContainerId, ContainerName, ContainerSpec, Desired, Digest, Error, HostId, MacAddress, NetworkId, Observed,
+    PublishedPort, Result,
 };
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -93,6 +93,10 @@ pub struct EndpointRecord {
     pub fixed_ip: bool,
     /// Preference of its way out.
     pub gw_priority: i32,
+    /// The address of its link, if the user chose it.
+    pub mac: Option<MacAddress>,
+    /// `other:alias`: names that it alone sees there.
+    pub links: Vec<String>,
 }
 
 /// What somebody who waits for a container looks at again and again; no spec in it.

@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 
-use model::{ContainerId, Endpoint, Error, NetworkId, Result};
+use model::{ContainerId, Endpoint, Error, MacAddress, NetworkId, Result};
 
 use crate::{ProjectTx, store_error};
 
@@ -27,6 +27,10 @@ pub struct NewEndpoint<'a> {
     pub ip: Option<Ipv4Addr>,
     /// The greater, the more its way out is preferred to other networks'.
     pub gw_priority: i32,
+    /// The address of its link, if the user chose it.
+    pub mac: Option<MacAddress>,
+    /// `other:alias`: names that it alone sees there.
+    pub links: &'a [String],
 }
 
 impl ProjectTx {
@@ -50,8 +54,8 @@ impl ProjectTx {
     /// Takes one address and no other.
     async fn take_address(&mut self, container: &ContainerId, new: &NewEndpoint<'_>, ip: Ipv4Addr) -> Result<Endpoint> {
         let row = sqlx::query!(
-            r#"INSERT INTO endpoints (container_id, project_id, network_id, ip, interface, aliases, gw_priority, fixed_ip)
-            SELECT $3, $1, id, $4::text::inet, $5, $6, $7, true FROM networks
+            r#"INSERT INTO endpoints (container_id, project_id, network_id, ip, interface, aliases, gw_priority, mac, links, fixed_ip)
+            SELECT $3, $1, id, $4::text::inet, $5, $6, $7, $8::text::macaddr, $9, true FROM networks
             WHERE project_id = $1 AND (id = $2 OR ($2 IS NULL AND name = 'bridge'))
                 AND NOT $4::text::inet = ANY(reserved) AND $4::text::inet << subnet
                 AND $4::text::inet <> host(broadcast(subnet))::inet AND $4::text::inet <> host(network(subnet))::inet
@@ -64,12 +68,14 @@ impl ProjectTx {
             i16::from(new.interface),
             new.aliases,
             new.gw_priority,
+            new.mac.map(String::from),
+            new.links,
         )
         .fetch_optional(self.connection())
         .await
         .map_err(store_error)?
         .ok_or_else(|| Error::Forbidden("Address already in use".into()))?;
-        endpoint(&row.network_id, &row.ip, new.interface)
+        endpoint(&row.network_id, &row.ip, new)
     }
 
     /// Takes the address whose turn it is, unless somebody holds it.
@@ -81,8 +87,8 @@ impl ProjectTx {
                                        ELSE greatest(next_offset + 1, first_offset) END
                 WHERE project_id = $1 AND (id = $2 OR ($2 IS NULL AND name = 'bridge'))
                 RETURNING id, host(network(subnet))::inet AS base, next_offset, reserved)
-            INSERT INTO endpoints (container_id, project_id, network_id, ip, interface, aliases, gw_priority)
-            SELECT $3, $1, turn.id, turn.base + turn.next_offset, $4, $5, $6 FROM turn
+            INSERT INTO endpoints (container_id, project_id, network_id, ip, interface, aliases, gw_priority, mac, links)
+            SELECT $3, $1, turn.id, turn.base + turn.next_offset, $4, $5, $6, $7::text::macaddr, $8 FROM turn
             WHERE NOT turn.base + turn.next_offset = ANY(turn.reserved)
             ON CONFLICT (network_id, ip) DO NOTHING
             RETURNING network_id, host(ip) AS "ip!""#,
@@ -92,11 +98,13 @@ impl ProjectTx {
             i16::from(new.interface),
             new.aliases,
             new.gw_priority,
+            new.mac.map(String::from),
+            new.links,
         )
         .fetch_optional(self.connection())
         .await
         .map_err(store_error)?;
-        row.map(|row| endpoint(&row.network_id, &row.ip, new.interface)).transpose()
+        row.map(|row| endpoint(&row.network_id, &row.ip, new)).transpose()
     }
 
     /// The next free address after the one whose turn it was, once around. The network's row is
@@ -116,8 +124,8 @@ impl ProjectTx {
                     AND NOT net.base + candidate.place = ANY(net.reserved)
                 LIMIT 1),
             moved AS (UPDATE networks SET next_offset = free.place FROM free WHERE networks.id = free.id)
-            INSERT INTO endpoints (container_id, project_id, network_id, ip, interface, aliases, gw_priority)
-            SELECT $3, $1, free.id, free.base + free.place, $4, $5, $6 FROM free
+            INSERT INTO endpoints (container_id, project_id, network_id, ip, interface, aliases, gw_priority, mac, links)
+            SELECT $3, $1, free.id, free.base + free.place, $4, $5, $6, $7::text::macaddr, $8 FROM free
             RETURNING network_id, host(ip) AS "ip!""#,
             self.project.0,
             new.network.map(NetworkId::as_str),
@@ -125,6 +133,8 @@ impl ProjectTx {
             i16::from(new.interface),
             new.aliases,
             new.gw_priority,
+            new.mac.map(String::from),
+            new.links,
         )
         .fetch_optional(self.connection())
         .await
@@ -133,7 +143,7 @@ impl ProjectTx {
             let name = new.network.map_or(DEFAULT_NETWORK, NetworkId::short);
             Error::Failed(format!("no available IPv4 addresses on this network's address pools: {name}"))
         })?;
-        endpoint(&row.network_id, &row.ip, new.interface)
+        endpoint(&row.network_id, &row.ip, new)
     }
 
     /// Gives up an address. Say so with [`ProjectTx::networks_changed`] first.
@@ -172,10 +182,12 @@ impl ProjectTx {
     }
 }
 
-fn endpoint(network: &str, ip: &str, interface: u8) -> Result<Endpoint> {
+fn endpoint(network: &str, ip: &str, new: &NewEndpoint<'_>) -> Result<Endpoint> {
     Ok(Endpoint {
         network: network.parse::<NetworkId>().map_err(Error::internal)?,
         ip: ip.parse::<Ipv4Addr>().map_err(Error::internal)?,
-        interface,
+        interface: new.interface,
+        mac: new.mac,
+        links: new.links.to_vec(),
     })
 }

@@ -6,7 +6,7 @@
 //! and no transaction is needed.
 
 use contract::{
-    host::{HostDelta, PlannedContainer, PlannedImage, PlannedNetwork, PlannedVolume},
+    host::{HostDelta, HostsLine, PlannedContainer, PlannedImage, PlannedNetwork, PlannedVolume},
     net::NetName,
 };
 use model::{ContainerSpec, Desired, Endpoint, Error, HostId, LayerDescriptor, ProjectId, PublishedPort, Result};
@@ -62,7 +62,8 @@ impl Store {
             r#"SELECT c.id, c.project_id, o.uid_base, c.name, c.desired_state, c.run, c.stop_signal, c.stop_timeout_s, c.image_id,
                    (c.spec - 'shown') AS "spec!: Json<ContainerSpec>",
                    i.layers AS "layers?: Json<Vec<LayerDescriptor>>",
-                   (SELECT coalesce(jsonb_agg(jsonb_build_object('network', e.network_id, 'ip', host(e.ip), 'interface', e.interface)
+                   (SELECT coalesce(jsonb_agg(jsonb_build_object('network', e.network_id, 'ip', host(e.ip), 'interface', e.interface,
+                           'mac', e.mac, 'links', e.links)
                            ORDER BY e.gw_priority DESC, n.name), '[]')
                     FROM endpoints e JOIN networks n ON n.id = e.network_id WHERE e.container_id = c.id)
                    AS "endpoints!: Json<Vec<Endpoint>>",
@@ -70,7 +71,14 @@ impl Store {
                            'protocol', p.protocol, 'host_ip', host(p.host_ip), 'host_port', p.host_port)
                            ORDER BY p.container_port, p.protocol, p.host_port), '[]')
                     FROM published_ports p WHERE p.container_id = c.id AND p.run = c.run)
-                   AS "ports!: Json<Vec<PublishedPort>>"
+                   AS "ports!: Json<Vec<PublishedPort>>",
+                   -- A link goes with the container it leads to.
+                   (SELECT coalesce(jsonb_agg(jsonb_build_object('ip', host(e.ip), 'names', jsonb_build_array(l->>'alias',
+                           coalesce(nullif(t.spec->>'hostname', ''), left(t.id, 12)), t.name)) ORDER BY l->>'alias'), '[]')
+                    FROM jsonb_array_elements(c.spec->'links') AS l
+                    JOIN containers t ON t.id = l->>'container' AND t.project_id = c.project_id AND t.desired_state <> 'removed'
+                    JOIN endpoints e ON e.container_id = t.id JOIN networks n ON n.id = e.network_id AND NOT n.named)
+                   AS "linked!: Json<Vec<HostsLine>>"
                FROM containers c
                JOIN projects o ON o.id = c.project_id
                LEFT JOIN images i ON i.project_id = c.project_id AND i.id = c.image_id
@@ -98,6 +106,7 @@ impl Store {
                     },
                     endpoints: row.endpoints.0,
                     ports: row.ports.0,
+                    linked: row.linked.0,
                 })
             })
             .collect()

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use model::{ContainerId, ContainerName, Error, NetworkId, Result};
+use model::{ContainerId, ContainerName, Error, MacAddress, NetworkId, Result};
 use serde_json::Value;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -96,6 +96,8 @@ pub struct NetworkMember {
     pub name: ContainerName,
     /// Its address.
     pub ip: Ipv4Addr,
+    /// The address of its link, if the user chose it.
+    pub mac: Option<MacAddress>,
 }
 
 impl ProjectTx {
@@ -146,7 +148,7 @@ impl ProjectTx {
     /// Postgres does not answer.
     pub async fn network_members(&mut self, network: &NetworkId) -> Result<Vec<NetworkMember>> {
         let rows = sqlx::query!(
-            r#"SELECT c.id, c.name, host(e.ip) AS "ip!" FROM endpoints e JOIN containers c ON c.id = e.container_id
+            r#"SELECT c.id, c.name, host(e.ip) AS "ip!", e.mac::text AS mac FROM endpoints e JOIN containers c ON c.id = e.container_id
                WHERE e.project_id = $1 AND e.network_id = $2 AND c.desired_state <> 'removed' AND c.observed_phase = $3
                ORDER BY c.name"#,
             self.project.0,
@@ -158,7 +160,12 @@ impl ProjectTx {
         .map_err(store_error)?;
         rows.into_iter()
             .map(|row| {
-                Ok(NetworkMember { container: parsed(&row.id)?, name: parsed(&row.name)?, ip: parsed(&row.ip)? })
+                Ok(NetworkMember {
+                    container: parsed(&row.id)?,
+                    name: parsed(&row.name)?,
+                    ip: parsed(&row.ip)?,
+                    mac: row.mac.as_deref().map(parsed).transpose()?,
+                })
             })
             .collect()
     }

@@ -75,6 +75,8 @@ pub struct SeenVeth {
     pub address: Ipv4Addr,
     /// The default route is by this link, as written in the alias.
     pub default_route: bool,
+    /// The MAC of the other end, as written in the alias, or as it follows from its address.
+    pub mac: MacAddress,
     /// Its MTU, and the other end's.
     pub mtu: u32,
 }
@@ -198,12 +200,12 @@ fn change(sandbox: &Sandbox, seen: &SeenSandbox, first: &mut Vec<Op>, then: &mut
     for (number, wanted) in &sandbox.veths {
         let want = SeenVeth::of(wanted);
         match seen.veths.get(number) {
-            Some(is) if (is.vni, is.address) == (want.vni, want.address) => {
+            Some(is) if (is.vni, is.address, is.mac) == (want.vni, want.address, want.mac) => {
                 mtu |= is.mtu != want.mtu;
                 route |= is.default_route != want.default_route;
             }
             // Its bridge was deleted.
-            Some(is) if is.vni.is_none() && is.address == want.address => {
+            Some(is) if is.vni.is_none() && (is.address, is.mac) == (want.address, want.mac) => {
                 mtu |= is.mtu != want.mtu;
                 route |= is.default_route != want.default_route;
                 then.push(Op::Rejoin(container.clone(), *number, *wanted));
@@ -227,8 +229,8 @@ impl SeenVeth {
     /// A pair as it is right after it was made.
     #[must_use]
     pub fn of(veth: &Veth) -> Self {
-        let Veth { vni, address, default_route, mtu, .. } = *veth;
-        Self { vni: Some(vni), address: address.addr(), default_route, mtu }
+        let Veth { vni, address, default_route, mac, mtu, .. } = *veth;
+        Self { vni: Some(vni), address: address.addr(), default_route, mac, mtu }
     }
 }
 

@@ -179,6 +179,8 @@ pub(crate) fn merge(plan: &mut NetPlan, delta: &NetDelta) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use contract::net::{NetAttachment, NetEndpoint, NetNetwork};
     use model::{ContainerId, NetworkId};
@@ -198,7 +200,13 @@ mod tests {
 
     fn endpoint(n: u8, on: u8) -> NetEndpoint {
         let ip = format!("10.128.{on}.{n}").parse().expect("an address");
-        let attachments = vec![NetAttachment { network: NetworkId::from_bytes([on; 32]), ip, interface: 0 }];
+        let attachments = vec![NetAttachment {
+            network: NetworkId::from_bytes([on; 32]),
+            ip,
+            interface: 0,
+            mac: None,
+            links: BTreeMap::new(),
+        }];
         NetEndpoint {
             container: ContainerId::from_bytes([n; 32]),
             attachments,
@@ -209,7 +217,7 @@ mod tests {
     }
 
     fn add(n: u8, on: u8) -> NetDelta {
-        NetDelta { networks: vec![network(on)], endpoints: vec![endpoint(n, on)], remove_endpoints: Vec::new() }
+        NetDelta { networks: vec![network(on)], endpoints: vec![endpoint(n, on)], ..NetDelta::default() }
     }
 
     #[test]

@@ -36,7 +36,13 @@ fn network(n: u8, peers: &[&str]) -> NetNetwork {
 
 fn endpoint(n: u8, on: u8) -> NetEndpoint {
     let ip = format!("10.128.{on}.{n}").parse().expect("an address");
-    let attachments = vec![NetAttachment { network: NetworkId::from_bytes([on; 32]), ip, interface: 0 }];
+    let attachments = vec![NetAttachment {
+        network: NetworkId::from_bytes([on; 32]),
+        ip,
+        interface: 0,
+        mac: None,
+        links: BTreeMap::new(),
+    }];
     NetEndpoint {
         container: ContainerId::from_bytes([n; 32]),
         attachments,
@@ -258,4 +264,21 @@ fn a_link_number_or_network_is_taken_once() {
     twice.attachments[1] = endpoint(2, 3).attachments[0].clone();
     let desired = compiled(&plan(vec![network(1, &[]), network(3, &[])], vec![twice]));
     assert!(refusal(&desired, 2).contains("link number 0"), "{}", refusal(&desired, 2));
+}
+
+#[test]
+fn a_link_has_the_mac_address_that_was_chosen_unless_it_is_the_gateways_or_a_groups() {
+    let on = |mac: &str| {
+        let mut one = endpoint(2, 1);
+        one.attachments[0].mac = Some(mac.parse().expect("an address"));
+        compiled(&plan(vec![network(1, &[])], vec![one]))
+    };
+    let chosen = on("02:42:ac:11:00:0a");
+    let sandbox = chosen.sandboxes.values().next().expect("made");
+    assert_eq!(sandbox.veths[&0].mac.to_string(), "02:42:ac:11:00:0a");
+    let gateways = chosen.bridges[&1].mac.to_string();
+    for bad in [gateways.as_str(), "01:00:5e:00:00:01", "00:00:00:00:00:00"] {
+        let refused = on(bad).refused;
+        assert!(refused.values().any(|why| why.contains(bad)), "{refused:?}");
+    }
 }

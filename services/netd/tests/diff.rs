@@ -40,6 +40,8 @@ fn desired((networks, endpoints, vxlan_port): &Shape) -> Desired {
                 network: id(*on),
                 ip: format!("10.128.{on}.{host}").parse().expect("an address"),
                 interface: *interface,
+                mac: None,
+                links: BTreeMap::new(),
             })
             .collect(),
         resolvers: Vec::new(),

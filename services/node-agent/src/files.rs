@@ -79,6 +79,15 @@ fn hosts(container: &PlannedContainer, networks: &[PlannedNetwork]) -> String {
             _ => _ = writeln!(text, "{}\t{name}", address.trim_matches(['[', ']'])),
         }
     }
+    for line in &container.linked {
+        let mut names: Vec<&str> = Vec::new();
+        for name in &line.names {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        _ = writeln!(text, "{}\t{}", line.ip, names.join(" "));
+    }
     for endpoint in &container.endpoints {
         text.push_str(&own_line(container, endpoint.ip));
     }
@@ -221,8 +230,11 @@ mod tests {
                 network: NetworkId::from_bytes([1; 32]),
                 ip: [10, 128, 0, 5].into(),
                 interface: 0,
+                mac: None,
+                links: Vec::new(),
             }],
             ports: Vec::new(),
+            linked: Vec::new(),
         }
     }
 

@@ -263,8 +263,17 @@ fn netd_network(network: &PlannedNetwork) -> NetNetwork {
 }
 
 fn netd_endpoint(container: &PlannedContainer, owner: Option<PathBuf>) -> NetEndpoint {
-    let attachment =
-        |e: &model::Endpoint| NetAttachment { network: e.network.clone(), ip: e.ip, interface: e.interface };
+    let link = |written: &String| {
+        let (other, alias) = model::parse_link(written).ok()?;
+        Some((alias.to_ascii_lowercase(), other.to_ascii_lowercase()))
+    };
+    let attachment = |e: &model::Endpoint| NetAttachment {
+        network: e.network.clone(),
+        ip: e.ip,
+        interface: e.interface,
+        mac: e.mac,
+        links: e.links.iter().filter_map(link).collect(),
+    };
     NetEndpoint {
         container: container.id.clone(),
         attachments: container.endpoints.iter().map(attachment).collect(),

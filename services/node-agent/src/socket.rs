@@ -8,6 +8,7 @@
 //! whoever connects while there is no agent waits for the next one. With the run everything ends.
 
 mod relay;
+mod streams;
 
 use std::io;
 

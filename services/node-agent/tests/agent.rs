@@ -552,7 +552,13 @@ async fn a_container_on_a_network_has_its_address() {
     world.control.add_network(network.clone());
     let mut container = shell(&image, "ip -4 addr show eth0; cat /etc/hosts; sleep 1000");
     container.spec.network_none = false;
-    container.endpoints = vec![model::Endpoint { network: network.id, ip: [10, 190, 0, 9].into(), interface: 0 }];
+    container.endpoints = vec![model::Endpoint {
+        network: network.id,
+        ip: [10, 190, 0, 9].into(),
+        interface: 0,
+        mac: None,
+        links: Vec::new(),
+    }];
     let id = container.id.clone();
     world.control.want(container);
     world.control.want_state(&id, Desired::Running { run: 1 });

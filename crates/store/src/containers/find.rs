@@ -54,7 +54,7 @@ macro_rules! container_rows {
                 (SELECT coalesce(jsonb_agg(jsonb_build_object('network', e.network_id, 'network_name', n.name, 'driver', n.driver,
                         'subnet', n.subnet::text, 'gateway', host(n.gateway), 'internal', n.internal, 'named', n.named,
                         'ip', host(e.ip), 'interface', e.interface, 'aliases', e.aliases, 'fixed_ip', e.fixed_ip,
-                        'gw_priority', e.gw_priority) ORDER BY e.gw_priority DESC, n.name), '[]')
+                        'gw_priority', e.gw_priority, 'mac', e.mac, 'links', e.links) ORDER BY e.gw_priority DESC, n.name), '[]')
                  FROM endpoints e JOIN networks n ON n.id = e.network_id WHERE e.container_id = c.id)
                 AS \"endpoints!: Json<Vec<EndpointRecord>>\",
                 (SELECT coalesce(jsonb_agg(jsonb_build_object('container_port', p.container_port, 'protocol', p.protocol,

@@ -155,7 +155,7 @@ impl ProjectTx {
         let rows = sqlx::query!(
             "SELECT e.container_id, e.network_id, n.name, n.driver, n.subnet::text AS \"subnet!\",
                 host(n.gateway) AS \"gateway!\", n.internal, n.named AS \"named!\", host(e.ip) AS \"ip!\", e.interface, e.aliases,
-                e.fixed_ip, e.gw_priority
+                e.fixed_ip, e.gw_priority, e.mac::text AS mac, e.links
              FROM endpoints e JOIN networks n ON n.id = e.network_id
              WHERE e.project_id = $1 ORDER BY e.gw_priority DESC, n.name",
             self.project.0,
@@ -178,6 +178,8 @@ impl ProjectTx {
                 aliases: row.aliases,
                 fixed_ip: row.fixed_ip,
                 gw_priority: row.gw_priority,
+                mac: row.mac.as_deref().map(stored).transpose()?,
+                links: row.links,
             };
             endpoints.entry(stored(&row.container_id)?).or_default().push(endpoint);
         }

@@ -13,6 +13,7 @@ mod host_config;
 mod image_defaults;
 mod inspect;
 mod joining;
+mod links;
 mod list;
 mod logs;
 mod names;

@@ -238,7 +238,7 @@ fn member(network: &NetworkRecord, member: &NetworkMember) -> Value {
     json!({
         "Name": member.name,
         "EndpointID": endpoint_id(&member.container, &network.id),
-        "MacAddress": MacAddress::of(member.ip).to_string(),
+        "MacAddress": member.mac.unwrap_or_else(|| MacAddress::of(member.ip)).to_string(),
         "IPv4Address": format!("{}/{}", member.ip, network.subnet.prefix_len()),
         "IPv6Address": "",
     })

@@ -171,6 +171,9 @@ fn veth(
     if ip == network.bridge.gateway.addr() {
         return Err(format!("address {ip} is the gateway's"));
     }
+    if let Some(mac) = wanted.mac.filter(|mac| !mac.is_of_a_link() || *mac == network.bridge.mac) {
+        return Err(format!("MAC address {mac} is not one for a container"));
+    }
     if !held.insert((network.bridge.vni, ip)) {
         return Err(format!("address {ip} is held by another container"));
     }
@@ -180,7 +183,7 @@ fn veth(
         default_route: false,
         address: Ipv4Net::new(ip, subnet.prefix_len()).expect("a subnet's prefix length is valid"),
         gateway: network.bridge.gateway.addr(),
-        mac: MacAddress::of(ip),
+        mac: wanted.mac.unwrap_or_else(|| MacAddress::of(ip)),
         mtu: network.bridge.mtu,
     })
 }

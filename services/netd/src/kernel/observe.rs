@@ -88,7 +88,7 @@ impl Seen {
     fn note_veth(&mut self, link: &Link, names: &BTreeMap<u32, String>) {
         let mut words = link.alias.split(' ');
         let (mark, container, address) = (words.next(), words.next(), words.next());
-        let (interface, route) = (words.next(), words.next());
+        let (interface, rest) = (words.next(), words.collect::<Vec<_>>());
         let container = container.and_then(|c| c.parse::<ContainerId>().ok());
         let address = address.and_then(|a| a.parse::<Ipv4Addr>().ok());
         let interface = interface.and_then(|i| i.strip_prefix("eth")).and_then(|i| i.parse::<u8>().ok());
@@ -100,8 +100,9 @@ impl Seen {
         let vni = link.master.and_then(|m| names.get(&m)).and_then(|n| bridge_number(n)).map(|b| b.0);
         let vni = vni.filter(|_| link.up);
         let sandbox: &mut SeenSandbox = self.observed.sandboxes.entry(container.clone()).or_default();
-        let default_route = route == Some(DEFAULT_ROUTE);
-        sandbox.veths.insert(interface, SeenVeth { vni, address, default_route, mtu: link.mtu });
+        let default_route = rest.contains(&DEFAULT_ROUTE);
+        let mac = rest.iter().find_map(|word| word.parse().ok()).unwrap_or_else(|| MacAddress::of(address));
+        sandbox.veths.insert(interface, SeenVeth { vni, address, default_route, mac, mtu: link.mtu });
         self.veths.insert((container, interface), link.name.clone());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{net::Ipv4Addr, os::fd::AsRawFd as _, path::PathBuf};
 
-use model::ContainerId;
+use model::{ContainerId, MacAddress};
 use rtnetlink::{
     AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
@@ -177,7 +177,10 @@ impl Kernel {
 /// What the host's end says of the far one.
 fn alias(container: &ContainerId, number: u8, veth: &Veth) -> LinkAttribute {
     let route = if veth.default_route { format!(" {DEFAULT_ROUTE}") } else { String::new() };
-    LinkAttribute::IfAlias(format!("wharfage {container} {} {}{route}", veth.address.addr(), link_name(number)))
+    let address = veth.address.addr();
+    // Said only where it does not follow from the other address.
+    let mac = if veth.mac == MacAddress::of(address) { String::new() } else { format!(" {}", veth.mac) };
+    LinkAttribute::IfAlias(format!("wharfage {container} {address} {}{route}{mac}", link_name(number)))
 }
 
 /// The name inside.

@@ -1,7 +1,5 @@
 //! What a question is answered with, as far as the container's own networks know. Pure.
 
-use std::net::Ipv4Addr;
-
 use hickory_proto::{
     op::{Message, MessageType, Metadata, OpCode, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType, rdata},
@@ -53,7 +51,7 @@ pub(super) fn answer(question: &[u8], view: &View, turn: usize) -> Answer {
     }
     let written = query.name.to_ascii().to_ascii_lowercase();
     let name = written.strip_suffix('.').unwrap_or(&written);
-    let mut addresses: Vec<Ipv4Addr> = view.zones.iter().flat_map(|zone| zone.addresses(name)).copied().collect();
+    let mut addresses = view.addresses(name);
     if addresses.is_empty() {
         return elsewhere();
     }
@@ -112,7 +110,7 @@ mod tests {
             peers: Vec::new(),
             names: Some(names.iter().map(name).collect()),
         };
-        View { zones: vec![Arc::new(Zone::of(&network))], resolvers: Vec::new() }
+        View { zones: vec![Arc::new(Zone::of(&network))], links: vec![Arc::default()], resolvers: Vec::new() }
     }
 
     fn ask(name: &str, kind: RecordType) -> Vec<u8> {

@@ -2,7 +2,7 @@
 //! and changed with it, so that a change of one network costs no more than that network.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -32,14 +32,19 @@ pub(super) struct Zone {
 /// One container that asks.
 #[derive(Debug)]
 struct Asker {
-    networks: Vec<NetworkId>,
+    networks: Vec<(NetworkId, Links)>,
     resolvers: Vec<NetResolver>,
 }
+
+/// Names that one container alone sees on a network, and the names they stand for.
+type Links = Arc<BTreeMap<String, String>>;
 
 /// What one container is told: the networks it is on, and whom to ask further.
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub(super) zones: Vec<Arc<Zone>>,
+    /// Its links on each of them.
+    pub(super) links: Vec<Links>,
     /// None if no network of it leads outside.
     pub(super) resolvers: Vec<NetResolver>,
 }
@@ -74,17 +79,18 @@ impl Directory {
     pub(super) fn serves(&self, container: &ContainerId) -> bool {
         let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let asker = entries.askers.get(container);
-        asker.is_some_and(|asker| asker.networks.iter().any(|network| entries.networks.contains_key(network)))
+        asker.is_some_and(|asker| asker.networks.iter().any(|(network, _)| entries.networks.contains_key(network)))
     }
 
     /// What a container is told now.
     pub(super) fn view(&self, container: &ContainerId) -> View {
         let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let Some(asker) = entries.askers.get(container) else { return View::default() };
-        let zones: Vec<_> = asker.networks.iter().filter_map(|id| entries.networks.get(id).cloned()).collect();
+        let zone = |(id, links): &(NetworkId, Links)| Some((entries.networks.get(id).cloned()?, links.clone()));
+        let (zones, links): (Vec<_>, Vec<_>) = asker.networks.iter().filter_map(zone).unzip();
         // A network without names is the project's own bridge, which leads outside.
         let leads_outside = zones.len() < asker.networks.len() || zones.iter().any(|zone| zone.leads_outside);
-        View { zones, resolvers: if leads_outside { asker.resolvers.clone() } else { Vec::new() } }
+        View { zones, links, resolvers: if leads_outside { asker.resolvers.clone() } else { Vec::new() } }
     }
 }
 
@@ -97,9 +103,25 @@ impl Entries {
     }
 
     fn put_asker(&mut self, endpoint: &NetEndpoint) {
-        let networks = endpoint.attachments.iter().map(|attachment| attachment.network.clone()).collect();
+        let networks =
+            endpoint.attachments.iter().map(|one| (one.network.clone(), Arc::new(one.links.clone()))).collect();
         let asker = Asker { networks, resolvers: endpoint.resolvers.clone() };
         self.askers.insert(endpoint.container.clone(), Arc::new(asker));
+    }
+}
+
+impl View {
+    /// Who answers to a name, which is in lower case. A link comes before everybody's names, and hides
+    /// what has its name on its own network.
+    pub(super) fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+        let all = || self.zones.iter().zip(&self.links);
+        let linked = all().filter_map(|(zone, links)| Some(zone.addresses(links.get(name)?)));
+        let linked: Vec<Ipv4Addr> = linked.flatten().copied().collect();
+        if !linked.is_empty() {
+            return linked;
+        }
+        let rest = all().filter(|(_, links)| !links.contains_key(name));
+        rest.flat_map(|(zone, _)| zone.addresses(name)).copied().collect()
     }
 }
 
@@ -151,6 +173,8 @@ mod tests {
             network: NetworkId::from_bytes([*on; 32]),
             ip: [10, 128, *on, n].into(),
             interface: u8::try_from(interface).expect("small"),
+            mac: None,
+            links: BTreeMap::new(),
         };
         NetEndpoint {
             container: ContainerId::from_bytes([n; 32]),
@@ -184,6 +208,19 @@ mod tests {
         assert_eq!(view.zones[0].addresses("web"), [Ipv4Addr::new(10, 128, 1, 2)]);
         assert!(view.zones[0].addresses("db").is_empty());
         assert!(directory.serves(&id(3)) && !directory.serves(&id(4)), "the project's own bridge serves none");
+    }
+
+    #[test]
+    fn a_link_is_a_name_of_one_container_alone_and_hides_everybodys() {
+        let mut linked = endpoint(4, &[1]);
+        linked.attachments[0].links = BTreeMap::from([("db".into(), "store".into()), ("gone".into(), "nobody".into())]);
+        let names = [("store", 2), ("db", 3)];
+        let directory = directory(vec![network(1, false, Some(&names))], vec![linked, endpoint(5, &[1])]);
+        let of = |n: u8, name: &str| directory.view(&ContainerId::from_bytes([n; 32])).addresses(name);
+        assert_eq!(of(4, "db"), [Ipv4Addr::new(10, 128, 1, 2)]);
+        assert_eq!(of(4, "store"), [Ipv4Addr::new(10, 128, 1, 2)]);
+        assert!(of(4, "gone").is_empty());
+        assert_eq!(of(5, "db"), [Ipv4Addr::new(10, 128, 1, 3)]);
     }
 
     #[test]

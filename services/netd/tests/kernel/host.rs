@@ -2,6 +2,7 @@
 //! nothing behind.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -193,7 +194,13 @@ pub(crate) fn endpoint(n: u8, on: u8, ports: &[(u16, u16)]) -> NetEndpoint {
         host_ip: None,
         host_port: *host_port,
     };
-    let attachments = vec![NetAttachment { network: network_id(on), ip: address(n, on), interface: 0 }];
+    let attachments = vec![NetAttachment {
+        network: network_id(on),
+        ip: address(n, on),
+        interface: 0,
+        mac: None,
+        links: BTreeMap::new(),
+    }];
     let ports = ports.iter().map(publish).collect();
     NetEndpoint { container: container(n), attachments, ports, resolvers: Vec::new(), owner: None }
 }

@@ -82,6 +82,7 @@ mod tests {
             image: PlannedImage { id: Digest::sha256([0; 32]), layers: Vec::new() },
             endpoints: Vec::new(),
             ports: Vec::new(),
+            linked: Vec::new(),
         }
     }
 

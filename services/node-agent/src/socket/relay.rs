@@ -18,7 +18,10 @@ use hyper::{ext::ReasonPhrase, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, split};
 
-use super::Gateway;
+use super::{
+    Gateway,
+    streams::{self, Open, Streams},
+};
 
 /// Of one connection, not of what it carries.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -37,15 +40,26 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 struct Way {
     gateway: Gateway,
     claim: HeaderValue,
-    /// The run is over.
-    stop: CancellationToken,
+    streams: Streams,
 }
 
 /// Passes everything on.
 pub(super) fn router(gateway: Gateway, claim: &Claim, stop: CancellationToken) -> Router {
     // An id and two numbers.
     let claim = HeaderValue::from_str(&claim.to_string()).unwrap_or(HeaderValue::from_static(""));
-    Router::new().fallback(forward).with_state(Way { gateway, claim, stop })
+    let way = Way { gateway, claim, streams: Streams::new(stop) };
+    let asking = way.clone();
+    tokio::spawn(way.streams.clone().watch(streams::EVERY, async move || asking.is_admitted().await));
+    Router::new().fallback(forward).with_state(way)
+}
+
+impl Way {
+    /// What the gateway says to a request that asks for nothing.
+    async fn is_admitted(&self) -> Option<StatusCode> {
+        let url = format!("{}/_ping", self.gateway.base);
+        let answer = self.gateway.http.get(url).header(CLAIM, self.claim.clone()).send().await;
+        answer.ok().map(|answer| answer.status())
+    }
 }
 
 async fn forward(State(way): State<Way>, mut request: Request) -> Response {
@@ -55,6 +69,7 @@ async fn forward(State(way): State<Way>, mut request: Request) -> Response {
     let url = format!("{}{target}", way.gateway.base);
     let upgrade = request.headers().get(header::UPGRADE).cloned();
     let connection = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+    let open = way.streams.open();
     let (parts, body) = request.into_parts();
     let headers = onward(parts.headers, upgrade, &way.claim);
     let mut request = way.gateway.http.request(parts.method, url).headers(headers);
@@ -63,13 +78,13 @@ async fn forward(State(way): State<Way>, mut request: Request) -> Response {
     }
     let answer = tokio::select! {
         answer = request.send() => answer,
-        () = way.stop.cancelled() => return refused(StatusCode::UNAUTHORIZED, "this container does not run any more"),
+        () = open.cut.cancelled() => return refused(StatusCode::UNAUTHORIZED, "this container may not ask any more"),
     };
     match (answer, connection) {
         (Ok(answer), Some(connection)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            switch(answer, connection, way.stop)
+            switch(answer, connection, open)
         }
-        (Ok(answer), _) => back(answer, way.stop),
+        (Ok(answer), _) => back(answer, open),
         (Err(error), _) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "the gateway does not answer a container");
             refused(StatusCode::SERVICE_UNAVAILABLE, "the API of this project does not answer now; try again")
@@ -107,17 +122,18 @@ fn without_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// An answer with its body as it comes.
-fn back(answer: reqwest::Response, stop: CancellationToken) -> Response {
+fn back(answer: reqwest::Response, open: Open) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
     *response.headers_mut() = answer.headers().clone();
     without_hop_by_hop(response.headers_mut());
-    *response.body_mut() = Body::from_stream(answer.bytes_stream().take_until(stop.cancelled_owned()));
+    let body = answer.bytes_stream().take_until(open.cut.clone().cancelled_owned());
+    *response.body_mut() = Body::from_stream(body.inspect(move |_| _ = &open));
     response
 }
 
 /// A connection that was taken over, at both ends.
-fn switch(answer: reqwest::Response, connection: OnUpgrade, stop: CancellationToken) -> Response {
+fn switch(answer: reqwest::Response, connection: OnUpgrade, open: Open) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
@@ -132,7 +148,7 @@ fn switch(answer: reqwest::Response, connection: OnUpgrade, stop: CancellationTo
         match ends {
             Ok((container, gateway)) => tokio::select! {
                 () = pass(TokioIo::new(container), gateway) => {}
-                () = stop.cancelled() => {}
+                () = open.cut.cancelled() => {}
             },
             Err(error) => tracing::debug!(error, "an upgrade did not come about"),
         }

@@ -95,6 +95,7 @@ fn plan(n: u8, mounts: Vec<VolumeMount>) -> PlannedContainer {
         endpoints: Vec::new(),
         uid_base: None,
         ports: Vec::new(),
+        linked: Vec::new(),
     }
 }
 

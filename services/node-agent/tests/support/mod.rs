@@ -526,6 +526,7 @@ pub(crate) fn shell(image: &PlannedImage, command: &str) -> PlannedContainer {
         image: image.clone(),
         endpoints: Vec::new(),
         ports: Vec::new(),
+        linked: Vec::new(),
     }
 }
 

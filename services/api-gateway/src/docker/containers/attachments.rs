@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use model::{ContainerId, Error, NETWORKS_PER_CONTAINER, Result};
+use model::{ContainerId, Error, MacAddress, NETWORKS_PER_CONTAINER, Result, parse_link};
 use serde_json::{Value, json};
 use store::{NetworkRecord, NewEndpoint, ProjectTx};
 
@@ -75,6 +75,12 @@ pub(super) fn wanted(body: &CreateBody) -> Result<Vec<Wanted>> {
         wanted.push(Wanted { reference: mode.to_owned(), config: EndpointConfig::default() });
     }
     wanted.sort_by_key(|one| one.reference != mode);
+    // On a network of users they are names of that network, whichever way they are given.
+    let links = body.host_config.links.iter().flatten().filter(|_| mode != store::DEFAULT_NETWORK);
+    if let Some(main) = wanted.first_mut().filter(|one| one.reference == mode) {
+        let known = main.config.links.clone();
+        main.config.links.extend(links.filter(|link| !known.contains(link)).cloned());
+    }
     for one in &wanted {
         let known = one.config.driver_opts.keys().find(|key| KNOWN_OPTIONS.iter().any(|known| key.starts_with(known)));
         if let Some(option) = known {
@@ -106,8 +112,7 @@ pub(crate) fn shared() -> Error {
 }
 
 fn is_empty(config: &EndpointConfig) -> bool {
-    let asked = [config.links.len(), config.aliases.len(), config.mac_address.len(), config.driver_opts.len()];
-    is_plain(config) && asked == [0; 4]
+    is_plain(config) && config.driver_opts.is_empty()
 }
 
 fn unbuilt(network: &str, field: &str) -> Error {
@@ -116,14 +121,14 @@ fn unbuilt(network: &str, field: &str) -> Error {
 
 /// Refuses by name what no network here has.
 pub(crate) fn check(network: &str, config: &EndpointConfig) -> Result<()> {
-    let fields = [
-        ("MacAddress", !config.mac_address.is_empty()),
-        ("Links", !config.links.is_empty()),
-        ("DriverOpts", !config.driver_opts.is_empty()),
-    ];
-    if let Some((field, _)) = fields.into_iter().find(|(_, given)| *given) {
-        return Err(unbuilt(network, field));
+    if !config.driver_opts.is_empty() {
+        return Err(unbuilt(network, "DriverOpts"));
     }
+    mac(config)?;
+    if config.links.len() > ALIASES_MAX {
+        return Err(Error::InvalidArgument(format!("EndpointsConfig.{network}.Links: more than {ALIASES_MAX}")));
+    }
+    config.links.iter().try_for_each(|link| parse_link(link).map(drop))?;
     let bad =
         |alias: &&String| alias.is_empty() || alias.len() > ALIAS_BYTES_MAX || alias.contains(char::is_whitespace);
     if config.aliases.len() > ALIASES_MAX || config.aliases.iter().any(|alias| bad(&alias)) {
@@ -132,6 +137,66 @@ pub(crate) fn check(network: &str, config: &EndpointConfig) -> Result<()> {
     i32::try_from(config.gw_priority)
         .map(drop)
         .map_err(|_| Error::InvalidArgument(format!("EndpointsConfig.{network}.GwPriority is out of range")))
+}
+
+fn mac(config: &EndpointConfig) -> Result<Option<MacAddress>> {
+    if config.mac_address.is_empty() {
+        return Ok(None);
+    }
+    let mac: MacAddress = config.mac_address.parse()?;
+    if mac.is_of_a_link() {
+        Ok(Some(mac))
+    } else {
+        Err(Error::InvalidArgument(format!("invalid MAC address {mac}: it is a group's, or none")))
+    }
+}
+
+/// Takes a MAC address that is given for the container as that of its first network, and says what
+/// dockerd says to it.
+///
+/// # Errors
+/// The network has another one; or it has none, or is somebody else's.
+pub(super) fn adopt_mac(body: &mut CreateBody) -> Result<Option<&'static str>> {
+    let mode = match body.host_config.network_mode.as_str() {
+        "" | "default" => store::DEFAULT_NETWORK,
+        "none" => return conflict_with_mac(body),
+        other if other.starts_with("container:") => return conflict_with_mac(body),
+        written => written,
+    };
+    if body.config.mac_address.is_empty() {
+        return Ok(None);
+    }
+    let given = &mut body.networking_config.endpoints_config;
+    if given.is_empty() {
+        given.insert(mode.to_owned(), EndpointConfig::default());
+    }
+    let name = if mode == store::DEFAULT_NETWORK && given.contains_key("default") { "default" } else { mode };
+    let Some(main) = given.get_mut(name) else {
+        return Err(Error::InvalidArgument(
+            "if a container-wide MAC address is supplied, HostConfig.NetworkMode must match the identity of a network \
+             in NetworkSettings.Networks"
+                .into(),
+        ));
+    };
+    let wide = std::mem::take(&mut body.config.mac_address);
+    if !main.mac_address.is_empty() && main.mac_address != wide {
+        return Err(Error::InvalidArgument(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be \
+             left empty"
+                .into(),
+        ));
+    }
+    main.mac_address = wide;
+    Ok(Some(
+        "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.",
+    ))
+}
+
+fn conflict_with_mac(body: &CreateBody) -> Result<Option<&'static str>> {
+    if body.config.mac_address.is_empty() {
+        return Ok(None);
+    }
+    Err(Error::InvalidArgument("conflicting options: mac-address and the network mode".into()))
 }
 
 /// Puts a new container on the networks it asks for.
@@ -160,7 +225,14 @@ pub(crate) async fn attach(
             "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks".into(),
         ));
     }
+    if !network.named && !config.links.is_empty() {
+        return Err(Error::InvalidArgument(
+            "invalid config for network bridge: invalid endpoint settings:\nlinks are only supported for user-defined networks".into(),
+        ));
+    }
     let new = NewEndpoint {
+        mac: mac(config)?,
+        links: &config.links,
         network: Some(&network.id),
         interface,
         aliases: &config.aliases,
@@ -174,10 +246,17 @@ pub(crate) async fn attach(
 /// The address asked for, if it can be had on this network at all.
 fn address(network: &NetworkRecord, config: &EndpointConfig) -> Result<Option<Ipv4Addr>> {
     let Some(asked) = &config.ipam_config else { return Ok(None) };
-    if !asked.ipv6_address.is_empty() || !asked.link_local_ips.is_empty() {
-        return Err(Error::NotImplemented(
-            "IPAMConfig.IPv6Address and LinkLocalIPs are not built yet on Wharfage".into(),
-        ));
+    let fields = [("IPv6Address", asked.ipv6_address.is_empty()), ("LinkLocalIPs", asked.link_local_ips.is_empty())];
+    if let Some((field, _)) = fields.into_iter().find(|(_, is_empty)| !is_empty) {
+        let why = if field == "IPv6Address" {
+            "networks are IPv4 only"
+        } else {
+            "a link has the one address that its network gives it"
+        };
+        return Err(Error::NotImplemented(format!(
+            "EndpointsConfig.{}.IPAMConfig.{field} is not built yet on Wharfage: {why}",
+            network.name
+        )));
     }
     if asked.ipv4_address.is_empty() {
         return Ok(None);
@@ -209,7 +288,8 @@ fn is_plain(config: &EndpointConfig) -> bool {
     let no_address = config.ipam_config.as_ref().is_none_or(|asked| {
         asked.ipv4_address.is_empty() && asked.ipv6_address.is_empty() && asked.link_local_ips.is_empty()
     });
-    no_address && config.aliases.is_empty() && config.gw_priority == 0
+    let named = [config.aliases.len(), config.links.len(), config.mac_address.len()];
+    no_address && named == [0; 3] && config.gw_priority == 0
 }
 
 #[cfg(test)]
@@ -261,5 +341,43 @@ mod tests {
         assert_eq!(shown["n1"], json!({"org.example.x": "on"}));
         let refused = of("com.docker.network.endpoint.sysctls").expect_err("refused").to_string();
         assert!(refused.contains("com.docker.network.endpoint.sysctls"), "{refused}");
+    }
+
+    #[test]
+    fn a_mac_address_of_the_container_is_that_of_its_first_network() {
+        let of = |document: Value| {
+            let mut body: CreateBody = typed(with_every_network(document)).expect("parses");
+            let said = adopt_mac(&mut body)?;
+            Ok::<_, Error>((wanted(&body)?.first().map(|one| one.config.mac_address.clone()), said.is_some()))
+        };
+        let mac = "02:42:ac:11:00:0a";
+        let text = |document: Value| of(document).expect_err("refused").to_string();
+        assert_eq!(of(json!({})).expect("none"), (Some(String::new()), false));
+        assert_eq!(of(json!({"MacAddress": mac})).expect("taken"), (Some(mac.into()), true));
+        let named = |networks: Value| json!({"MacAddress": mac, "HostConfig": {"NetworkMode": "n1"}, "NetworkingConfig": {"EndpointsConfig": networks}});
+        for networks in [json!({}), json!({"n1": null, "a": {}}), json!({"n1": {"MacAddress": mac}})] {
+            assert_eq!(of(named(networks)).expect("taken"), (Some(mac.into()), true));
+        }
+        assert!(text(named(json!({"n2": {}}))).contains("must match the identity of a network"));
+        assert!(
+            text(named(json!({"n1": {"MacAddress": "02:42:ac:11:00:0b"}})))
+                .contains("must match the endpoint-specific")
+        );
+        assert_eq!(
+            text(json!({"MacAddress": mac, "HostConfig": {"NetworkMode": "none"}})),
+            "conflicting options: mac-address and the network mode"
+        );
+        assert_eq!(text(json!({"MacAddress": "x"})), "invalid MAC address x");
+        assert!(text(json!({"MacAddress": "01:00:5e:00:00:01"})).contains("a group's"));
+    }
+
+    #[test]
+    fn links_belong_to_the_first_network_whichever_way_they_are_given() {
+        let body = json!({"HostConfig": {"NetworkMode": "n1", "Links": ["a:b", "c"]}, "NetworkingConfig": {"EndpointsConfig": {"n1": {"Links": ["a:b"]}}}});
+        let all = wanted(&typed::<CreateBody>(body).expect("parses")).expect("taken");
+        assert_eq!(all[0].config.links, ["a:b", "c"]);
+        let bad = json!({"NetworkingConfig": {"EndpointsConfig": {"n1": {"Links": ["a:b:c"]}}}});
+        let refused = wanted(&typed::<CreateBody>(bad).expect("parses")).expect_err("refused").to_string();
+        assert_eq!(refused, "bad format for links: a:b:c");
     }
 }

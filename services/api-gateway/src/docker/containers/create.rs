@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{
     attachments,
     body::{CreateBody, typed},
-    image_defaults, joining, names, recorded,
+    image_defaults, joining, links, names, recorded,
     translate::{self, Translated},
     volumes::{self, Made},
 };
@@ -77,7 +77,9 @@ pub(crate) async fn create(
         check.start_interval = 0;
     }
     let name = query.text("name").map(str::parse::<ContainerName>).transpose()?;
-    let (container, made, warnings) = write(&gateway, &scope, &body, name, query.text("platform")).await?;
+    let deprecated = attachments::adopt_mac(&mut body)?.filter(|_| version.at_least(44));
+    let (container, made, mut warnings) = write(&gateway, &scope, &body, name, query.text("platform")).await?;
+    warnings.extend(deprecated.map(str::to_owned));
     place(&gateway, &scope, &container, &made).await?;
     json(StatusCode::CREATED, &CreateReply { id: container.id.to_string(), warnings })
 }
@@ -100,6 +102,7 @@ async fn write(
     if !options.is_empty() {
         spec.shown.insert("DriverOpts".into(), json!(options));
     }
+    links::register(&mut tx, &body.host_config, &mut spec, &mut warnings).await?;
     joining::join(&mut tx, &body.host_config, &mut spec).await?;
     let made = volumes::fill(gateway, &mut tx, &mut spec, wanted, shared).await?;
     check_policy(&mut tx, &spec).await?;

@@ -5,11 +5,11 @@ use axum::{
     http::StatusCode,
 };
 use contract::agent::{CONTAINERS, TopReply};
-use model::{Error, ExecId, Result};
+use model::{Error, Result};
 use serde_json::{Value, json};
 use store::{ContainerRecord, ProjectScope};
 
-use super::{recorded, render, sizes::Sizes, state};
+use super::{links, recorded, render, sizes::Sizes, state};
 use crate::{
     Gateway,
     agents::tenant_error,
@@ -35,33 +35,36 @@ pub(crate) async fn inspect(
     Path(reference): Path<String>,
 ) -> DockerResponse {
     if query.flag("size") {
-        let (container, execs) = look(&gateway, &scope, &reference).await?;
+        let (container, shown) = look(&gateway, &scope, &reference, version).await?;
         let sizes = Sizes::ask(&gateway, &[&container]).await;
-        return json(StatusCode::OK, &sizes.in_inspect(shown(&container, &execs, version), &container.id));
+        return json(StatusCode::OK, &sizes.in_inspect(shown, &container.id));
     }
     // Whoever asks at once sees the same, and it is written once.
-    let written = async |_| {
-        let (container, execs) = look(&gateway, &scope, &reference).await?;
-        line(&shown(&container, &execs, version))
-    };
+    let written = async |_| line(&look(&gateway, &scope, &reference, version).await?.1);
     let question = (scope.project(), reference.clone(), version);
     Ok(json_line(StatusCode::OK, gateway.inspections.ask(question, written).await?))
 }
 
-async fn look(gateway: &Gateway, scope: &ProjectScope, reference: &str) -> Result<(ContainerRecord, Vec<ExecId>)> {
+async fn look(
+    gateway: &Gateway,
+    scope: &ProjectScope,
+    reference: &str,
+    version: RequestedVersion,
+) -> Result<(ContainerRecord, Value)> {
     let mut tx = gateway.store.project_tx(scope).await?;
     let container = tx.find_container(reference).await?;
-    let alive = state::of(&container).is_alive();
-    let execs = if alive { tx.open_execs(&container.id, limits::SHOWN_EXECS).await? } else { Vec::new() };
-    Ok((container, execs))
-}
-
-fn shown(container: &ContainerRecord, execs: &[ExecId], version: RequestedVersion) -> Value {
-    let mut shown = render::inspect(container, version);
-    if !execs.is_empty() {
-        shown["ExecIDs"] = json!(execs);
+    let mut shown = render::inspect(&container, version);
+    if state::of(&container).is_alive() {
+        let execs = tx.open_execs(&container.id, limits::SHOWN_EXECS).await?;
+        if !execs.is_empty() {
+            shown["ExecIDs"] = json!(execs);
+        }
     }
-    shown
+    let links = links::shown(&mut tx, &container).await?;
+    if !links.is_empty() {
+        shown["HostConfig"]["Links"] = json!(links);
+    }
+    Ok((container, shown))
 }
 
 /// Its processes.

@@ -74,6 +74,12 @@ pub(crate) fn inspect(container: &ContainerRecord, version: RequestedVersion) ->
         "Config": config(container),
         "NetworkSettings": network_settings(container, version),
     });
+    if !version.at_least(44) {
+        // Since then it is the endpoints' alone.
+        let main = container.endpoints.iter().min_by_key(|e| e.interface);
+        let mac = main.and_then(|e| e.mac).map(|mac| mac.to_string()).unwrap_or_default();
+        shown["Config"]["MacAddress"] = json!(mac);
+    }
     if !version.at_least(46) {
         // A null map breaks clients that were made when there always was one.
         shown["GraphDriver"]["Data"] = json!({});
@@ -286,6 +292,8 @@ pub(crate) mod tests {
                 aliases: Vec::new(),
                 fixed_ip: false,
                 gw_priority: 0,
+                mac: None,
+                links: Vec::new(),
             }],
             ports: vec![PublishedPort {
                 container_port: 80,

@@ -15,7 +15,7 @@ use contract::wake::Topic;
 use model::{Desired, Error, Phase, Result};
 use store::{ContainerProgress, ContainerRecord, ProjectScope};
 
-use super::{joining, publish, remove, state, waiting::Watch};
+use super::{joining, links, publish, remove, state, waiting::Watch};
 use crate::{
     Gateway,
     auth::Project,
@@ -70,6 +70,7 @@ pub(super) async fn run(gateway: &Gateway, scope: ProjectScope, reference: &str)
     let run = tx.want_running(&container.id).await?;
     let prepared = async {
         joining::check(&mut tx, &container).await?;
+        links::check(&mut tx, &container).await?;
         publish::reserve(&mut tx, &container, run).await
     };
     if let Err(error) = prepared.await {

@@ -70,7 +70,6 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
     let mut warnings = Vec::new();
     policy::check(host)?;
     shared_network::check(config, host, &mut warnings)?;
-    policy::check_config(config)?;
     let mounts = mounts::mounts(body, image)?;
     policy::warn(host, &mut warnings);
     let (entrypoint, cmd) = command::merge(config, image)?;
@@ -115,6 +114,7 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         log,
         network_none: host.network_mode == "none" || config.network_disabled,
         network_of: None,
+        links: Vec::new(),
         extra_hosts: settings::extra_hosts(host.extra_hosts.as_deref().unwrap_or_default())?,
         dns: settings::name_servers(&host.dns)?,
         dns_options: settings::short_list(&host.dns_options, "DnsOptions")?,
@@ -184,6 +184,8 @@ fn shown(
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);
     }
+    // Shown by the names of then.
+    host.links = None;
     let mut shown = BTreeMap::new();
     if let Ok(host) = serde_json::to_value(host) {
         shown.insert("HostConfig".into(), host_config::without_defaults(host));

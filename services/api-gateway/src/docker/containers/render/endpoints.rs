@@ -75,9 +75,11 @@ impl<'a> EndpointSettings<'a> {
         let live = endpoint.filter(|_| running);
         let named = endpoint.filter(|e| e.named);
         let fixed = endpoint.filter(|e| e.fixed_ip);
+        // One that was chosen is shown before it is there.
+        let mac = endpoint.and_then(|e| e.mac).or_else(|| live.map(|e| MacAddress::of(e.ip)));
         Self {
             ipam_config: fixed.or(named).map(|_| IpamConfig { ipv4_address: fixed.map(|e| e.ip) }),
-            links: None,
+            links: endpoint.map(|e| e.links.as_slice()).filter(|links| !links.is_empty()),
             aliases: endpoint.map(|e| e.aliases.as_slice()).filter(|aliases| !aliases.is_empty()),
             driver_opts: endpoint.and_then(|e| driver_options(container, e)),
             gw_priority: endpoint.map_or(0, |e| e.gw_priority),
@@ -86,7 +88,7 @@ impl<'a> EndpointSettings<'a> {
             // An internal network has no way out.
             gateway: live.filter(|e| !e.internal).map(|e| e.gateway.to_string()).unwrap_or_default(),
             ip_address: live.map(|e| e.ip.to_string()).unwrap_or_default(),
-            mac_address: live.map(|e| MacAddress::of(e.ip).to_string()).unwrap_or_default(),
+            mac_address: mac.map(|mac| mac.to_string()).unwrap_or_default(),
             ip_prefix_len: live.map_or(0, |e| e.subnet.prefix_len()),
             ipv6_gateway: "",
             global_ipv6_address: "",

@@ -52,10 +52,11 @@ pub(super) fn log(
             }
             "max-file" => log.max_files = value.parse().ok().filter(|n| (1..=100).contains(n)).ok_or_else(bad)?,
             "compress" => match value.as_str() {
-                "true" | "1" => {
-                    warnings.push("log option compress: logs that were rotated are kept as they are".into());
-                }
-                "false" | "0" => {}
+                // As Go reads a truth.
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => warnings.push(
+                    "log option compress has no effect: rotated files are kept as they are, and max-size and max-file bound them".into(),
+                ),
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => {}
                 _ => return Err(bad()),
             },
             "labels" | "labels-regex" | "env" | "env-regex" => {}
@@ -141,7 +142,10 @@ mod tests {
             let (log, warnings) = config(driver, &options).expect("granted");
             assert_eq!((log.keep, log.max_size_bytes, log.max_files, warnings.len()), (true, 10 << 20, 3, 0));
         }
-        assert_eq!(config("local", &[("compress", "true")]).expect("granted").1.len(), 1);
+        for (driver, value, warnings) in [("local", "true", 1), ("json-file", "T", 1), ("json-file", "false", 0)] {
+            assert_eq!(config(driver, &[("compress", value)]).expect("granted").1.len(), warnings, "{driver} {value}");
+        }
+        assert!(refusal("json-file", &[("compress", "yes")]).contains("compress"));
         assert!(!config("none", &[]).expect("granted").0.keep);
     }
 

@@ -4,10 +4,7 @@
 use model::{Capability, Error, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, Result, SecuritySpec};
 
 use super::{
-    super::{
-        body::{ContainerConfig, Words},
-        host_config::HostConfig,
-    },
+    super::{body::Words, host_config::HostConfig},
     forbidden, invalid, kernel, not_built,
 };
 
@@ -122,9 +119,6 @@ fn check_host_access(host: &HostConfig) -> Result<()> {
     if host.privileged {
         return Err(forbidden("Privileged: privileged containers are not available on Wharfage: hosts are shared"));
     }
-    if host.links.as_ref().is_some_and(|v| !v.is_empty()) {
-        return Err(not_built("HostConfig.Links"));
-    }
     let device_lists = [
         ("DeviceCgroupRules", host.device_cgroup_rules.as_ref().is_some_and(|v| !v.is_empty())),
         ("DeviceRequests", host.device_requests.as_ref().is_some_and(|v| !v.is_empty())),
@@ -152,14 +146,6 @@ fn check_kernel(host: &HostConfig) -> Result<()> {
     }
     kernel::check_paths("MaskedPaths", host.masked_paths.as_ref(), &MASKED_PATHS)?;
     kernel::check_paths("ReadonlyPaths", host.readonly_paths.as_ref(), &READONLY_PATHS)
-}
-
-/// Refuses what a container configuration asks beyond what is built.
-pub(super) fn check_config(config: &ContainerConfig) -> Result<()> {
-    if !config.mac_address.is_empty() {
-        return Err(not_built("Config.MacAddress"));
-    }
-    Ok(())
 }
 
 /// What is ignored with the user's knowledge.

@@ -71,7 +71,6 @@ fn the_policy_matrix_is_refused_by_name() {
 fn what_is_not_built_says_so() {
     for (field, value) in [
         ("Mounts", json!([{"Type": "image", "Source": "v", "Target": "/x"}])),
-        ("Links", json!(["db:db"])),
         ("PidMode", json!("container:abc")),
         ("IpcMode", json!("container:abc")),
     ] {
