@@ -26,6 +26,12 @@ pub struct PushRequest {
     /// Every tag of that name, and not the reference's alone.
     #[serde(default)]
     pub all_tags: bool,
+    /// `os/arch[/variant]` that the image must be of.
+    #[serde(default)]
+    pub platform: Option<String>,
+    /// Credentials of a registry that is not the hosted one, used for this push only, never stored or logged.
+    #[serde(default)]
+    pub auth: Option<RegistryAuth>,
 }
 
 /// Bring an image into a project.
@@ -119,6 +125,76 @@ pub struct ProgressDetail {
     /// Bytes in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
+}
+
+/// `POST` [`DistributionRequest`], answered with [`DistributionReply`]: what a registry has under a name.
+pub const DISTRIBUTION: &str = "/internal/v1/distributions";
+/// `POST` [`SearchRequest`], answered with a list of [`SearchHit`].
+pub const SEARCH: &str = "/internal/v1/searches";
+
+/// Ask a registry about an image.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DistributionRequest {
+    /// The project.
+    pub project: ProjectId,
+    /// Reference as the user wrote it.
+    pub reference: String,
+    /// Credentials for the registry, used for this only, never stored or logged.
+    #[serde(default)]
+    pub auth: Option<RegistryAuth>,
+}
+
+/// What it says.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DistributionReply {
+    /// Of the index or manifest that the name means.
+    pub descriptor: OciDescriptor,
+    /// Those it is for.
+    pub platforms: Vec<OciPlatform>,
+}
+
+/// OCI image spec, "Content Descriptors".
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OciDescriptor {
+    /// What it is.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// OCI image spec, "Image Index", platform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OciPlatform {
+    /// `amd64`.
+    pub architecture: String,
+    /// `linux`.
+    pub os: String,
+    /// `v8`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+}
+
+/// Find images by a part of their names.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SearchRequest {
+    /// Who asks.
+    pub project: ProjectId,
+    /// The part, maybe behind the name of a registry.
+    pub term: String,
+    /// Answers at most.
+    pub limit: u16,
+}
+
+/// An image that is found.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SearchHit {
+    /// What it is pulled by.
+    pub name: String,
+    /// It is one of Docker's official library.
+    pub is_official: bool,
 }
 
 /// `POST` [`SaveRequest`]; answer: a tar that is an OCI layout and a `docker save` archive at once.

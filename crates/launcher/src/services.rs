@@ -85,7 +85,10 @@ pub(crate) fn control_plane(layout: &Layout, addresses: &Addresses) -> Result<Ve
         .set("_REDIS_URL", redis_url(layout))
         .file("_DATA_DIR", &layout.state.join("images"))
         // Docker Hub is what the seeded registry stands for; nothing else private may be reached.
-        .set("_UPSTREAMS", format!("[{{ registry = \"docker.io\", mirrors = [\"{upstream}\"], mirrors_only = true }}]"))
+        .set(
+            "_UPSTREAMS",
+            format!("[{{ registry = \"docker.io\", mirrors = [\"{upstream}\"], mirrors_only = true, search = true }}]"),
+        )
         .set("EGRESS__ALLOWED_PRIVATE", format!("[\"{}\"]", layout.upstream()))
         // The gateway's own address: what is pulled from there is here already.
         .set("REGISTRY__NAMES", serde_json::to_string(&layout.registry_names())?)

@@ -109,6 +109,20 @@ impl ProjectTx {
         Ok(taken)
     }
 
+    /// Remembers that an image was pushed: it may be asked for by that digest from now on; event `push`.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn record_pushed_image(
+        &mut self,
+        reference: &ImageReference,
+        digest: &Digest,
+        id: &Digest,
+    ) -> Result<()> {
+        self.put_image_digest(reference, digest, id).await?;
+        self.add_image_event("push", &reference.to_string(), &reference.familiar_name()).await
+    }
+
     /// Adds the events `save` of images that are packed for somebody.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ pub(crate) mod version;
 
 mod containers;
 mod disk_usage;
+mod distribution;
 mod events;
 mod execs;
 mod images;
@@ -35,6 +36,7 @@ fn guarded() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default()
         .merge(system::routes())
         .merge(disk_usage::routes())
+        .merge(distribution::routes())
         .merge(images::routes())
         .merge(login::routes())
         .merge(networks::routes())

@@ -3,6 +3,7 @@
 
 mod archives;
 mod blob_answer;
+mod distributions;
 mod images;
 mod layers;
 mod logins;
@@ -55,6 +56,8 @@ pub fn api() -> (Router<AppState>, utoipa::openapi::OpenApi) {
         .routes(routes!(layers::read_layer))
         .routes(routes!(images::upload_layer))
         .routes(routes!(images::make_image))
+        .routes(routes!(distributions::inspect_distribution))
+        .routes(routes!(distributions::search_images))
         .routes(routes!(archives::save_images))
         .routes(routes!(archives::load_images))
         .merge(registry::routes())

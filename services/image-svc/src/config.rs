@@ -104,6 +104,9 @@ pub struct Upstream {
     /// Speak plain HTTP to the registry itself.
     #[serde(default)]
     pub insecure: bool,
+    /// `docker search` finds what its catalog has (`/v2/_catalog` of the first mirror, or of the registry).
+    #[serde(default)]
+    pub search: bool,
 }
 
 /// Egress policy.

@@ -77,7 +77,7 @@ pub(crate) fn authority(url: &Url) -> String {
 }
 
 fn refused(who: &str) -> Refused {
-    Refused(format!("{who} is not a public address; this platform does not pull from there"))
+    Refused(format!("{who} is not a public address; this platform does not reach out to it"))
 }
 
 /// The URL parser has already turned decimal, octal and hexadecimal spellings into an address.

@@ -5,6 +5,7 @@ mod api;
 mod archive;
 mod blob_store;
 mod config;
+mod distribution;
 mod egress;
 mod image_config;
 mod limits;
@@ -12,6 +13,7 @@ mod make;
 mod pull;
 mod push;
 mod registry;
+mod search;
 mod upload;
 mod upstream;
 

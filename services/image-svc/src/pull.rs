@@ -16,23 +16,23 @@ use contract::{
     image::{PullRequest, RegistryAuth},
     wake::Topic,
 };
-use model::{Digest, Error, ImageReference, LayerDescriptor, Result};
+use model::{Digest, Error, ImageReference, LayerDescriptor, ProjectId, Result};
 use store::{ImageRow, ProjectScope, PulledImage, Store, StoredImage};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 pub(crate) use progress::Progress;
 
 use crate::{
     blob_store::BlobStore,
     image_config,
-    limits::{LOGINS_MAX, PULLS_MAX},
-    upstream::{Platform, UpstreamError, Upstreams, Verdict},
+    limits::{LOGINS_MAX, PULLS_MAX, PUSHES_MAX},
+    upstream::{Platform, Repository, UpstreamError, Upstreams, Verdict},
 };
 use all_tags::AllTags;
 use flight::Flights;
 use resolve::Resolved;
-pub(crate) use source::HostedNames;
-use source::{Hosted, Source};
+use source::Hosted;
+pub(crate) use source::{HostedNames, Source};
 
 /// Does pulls. Cheap to clone.
 #[derive(Clone)]
@@ -47,6 +47,7 @@ struct Inner {
     bus: Bus,
     platform: Platform,
     pulls: Arc<Semaphore>,
+    pushes: Arc<Semaphore>,
     logins: Semaphore,
 }
 
@@ -89,9 +90,10 @@ impl Puller {
         platform: Platform,
     ) -> Self {
         let pulls = Arc::new(Semaphore::new(PULLS_MAX));
+        let pushes = Arc::new(Semaphore::new(PUSHES_MAX));
         let logins = Semaphore::new(LOGINS_MAX);
         let flights = Flights::default();
-        Self(Arc::new(Inner { store, blobs, upstreams, hosted, flights, bus, platform, pulls, logins }))
+        Self(Arc::new(Inner { store, blobs, upstreams, hosted, flights, bus, platform, pulls, pushes, logins }))
     }
 
     /// Resolves what is asked for. A failure here is still an answer with a status of its own.
@@ -102,7 +104,8 @@ impl Puller {
         if !request.all_tags {
             return Ok(Begun::One(Box::new(self.resolve(&request, reference, permit).await?)));
         }
-        let sources = self.sources(&reference, &request).await.map_err(|e| e.about(&reference))?;
+        let sources =
+            self.sources(&reference, request.project, request.auth.as_ref()).await.map_err(|e| e.about(&reference))?;
         let tags = all_tags::find(sources, &reference).await?;
         Ok(Begun::All(Box::new(AllTags { puller: self.clone(), request, reference, tags, permit })))
     }
@@ -128,7 +131,8 @@ impl Puller {
             None => None,
         };
         let wanted = asked_for.as_ref().unwrap_or(&self.0.platform);
-        let sources = self.sources(&reference, request).await.map_err(|e| e.about(&reference))?;
+        let sources =
+            self.sources(&reference, request.project, request.auth.as_ref()).await.map_err(|e| e.about(&reference))?;
         let found = resolve::resolve(sources, &reference, wanted).await;
         let (source, resolved) = found.map_err(|e| e.about(&reference))?;
         Ok(Pull {
@@ -146,17 +150,40 @@ impl Puller {
 impl Puller {
     /// Where to look, in order. What is hosted here is nowhere else, and is read with the rights of the
     /// caller's project, whatever other credentials came along.
-    async fn sources(
+    pub(crate) async fn sources(
         &self,
         reference: &ImageReference,
-        request: &PullRequest,
+        project: ProjectId,
+        auth: Option<&RegistryAuth>,
     ) -> std::result::Result<Vec<Source>, UpstreamError> {
         if self.0.hosted.has(reference) {
-            let hosted = Hosted::find(&self.0.store, &self.0.blobs, reference, request.project).await?;
+            let hosted = Hosted::find(&self.0.store, &self.0.blobs, reference, project).await?;
             return Ok(vec![Source::Hosted(hosted)]);
         }
-        let repositories = self.0.upstreams.repositories(reference, request.auth.as_ref())?;
+        let repositories = self.0.upstreams.repositories(reference, auth)?;
         Ok(repositories.into_iter().map(|repository| Source::Upstream(Arc::new(repository))).collect())
+    }
+
+    /// Where a push goes that does not go to the hosted registry, and the right to be at it.
+    pub(crate) fn push_target(
+        &self,
+        reference: &ImageReference,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<(Repository, OwnedSemaphorePermit)> {
+        let permit = self.0.pushes.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::Unavailable("too many pushes at work; try again".into()))?;
+        Ok((self.0.upstreams.target(reference, auth).map_err(UpstreamError::of_push)?, permit))
+    }
+
+    /// Names of the repositories of upstreams that may be searched.
+    pub(crate) async fn catalogs(&self) -> std::result::Result<Vec<(String, Vec<String>)>, UpstreamError> {
+        self.0.upstreams.catalogs().await
+    }
+
+    /// The right to ask a registry something small.
+    pub(crate) fn asking(&self) -> Result<SemaphorePermit<'_>> {
+        let busy = |_| Error::Unavailable("too many questions are being put to registries; try again".into());
+        self.0.logins.try_acquire().map_err(busy)
     }
 }
 

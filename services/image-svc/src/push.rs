@@ -1,17 +1,23 @@
-//! A push to the hosted registry: the image is here already, so its layers are linked, its config is
-//! stored as a blob, and its manifest is put under the tag. Told in dockerd's words.
+//! A push. To the hosted registry: the image is here already, so its layers are linked, its config is
+//! stored as a blob, and its manifest is put under the tag. Any other registry gets what it does not have
+//! (`push/outbound.rs`). Told in dockerd's words.
+
+mod outbound;
 
 use contract::image::PushRequest;
 use model::{DigestAlgorithm, Error, ImageReference, LayerDescriptor, RepositoryId, RepositoryName, Result};
 use serde::Deserialize;
 use serde_json::json;
 use store::{ProjectScope, TaggedImage};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     blob_store::digest_by,
-    pull::{HostedNames, Progress},
+    pull::{HostedNames, Progress, Puller},
     registry::{Failure, Registry, document},
+    upstream::Platform,
 };
+use outbound::Outbound;
 
 /// A push that can begin.
 pub(crate) struct Push {
@@ -19,6 +25,8 @@ pub(crate) struct Push {
     scope: ProjectScope,
     reference: ImageReference,
     all_tags: bool,
+    platform: Option<Platform>,
+    outside: Option<(Outbound, OwnedSemaphorePermit)>,
 }
 
 #[derive(Deserialize)]
@@ -27,22 +35,43 @@ struct Typed {
     media_type: Option<String>,
 }
 
+/// What a manifest says it is.
+fn media_type(manifest: &[u8]) -> Result<String> {
+    let typed: Typed = serde_json::from_slice(manifest).map_err(Error::internal)?;
+    Ok(typed.media_type.unwrap_or_else(|| "application/vnd.oci.image.manifest.v1+json".to_owned()))
+}
+
 impl Push {
     /// Reads what is asked for.
     ///
     /// # Errors
-    /// The reference cannot be read, or names a registry that is not this one.
-    pub(crate) fn begin(registry: &Registry, hosted: &HostedNames, request: &PushRequest) -> Result<Self> {
+    /// The reference cannot be read, or the registry is at an address that is not reached out to.
+    pub(crate) fn begin(
+        registry: &Registry,
+        puller: &Puller,
+        hosted: &HostedNames,
+        request: &PushRequest,
+    ) -> Result<Self> {
         let reference: ImageReference = request.reference.parse()?;
         if reference.digest.is_some() {
             return Err(Error::InvalidArgument("cannot push a digest reference".into()));
         }
-        if !hosted.has(&reference) {
-            let text = "pushing to a registry other than the hosted one is not built yet";
-            return Err(Error::NotImplemented(format!("{}: {text}", reference.registry)));
-        }
+        let platform = match request.platform.as_deref().filter(|p| !p.is_empty()) {
+            Some(text) => {
+                Some(Platform::parse(text).ok_or_else(|| Error::invalid("platform", "is not os/architecture"))?)
+            }
+            None => None,
+        };
         let scope = ProjectScope::delegated(request.project);
-        Ok(Self { registry: registry.clone(), scope, reference, all_tags: request.all_tags })
+        let outside = match hosted.has(&reference) {
+            true => None,
+            false => {
+                let (repository, permit) = puller.push_target(&reference, request.auth.as_ref())?;
+                let (store, blobs) = (registry.store.clone(), registry.blobs.clone());
+                Some((Outbound { store, blobs, scope, reference: reference.clone(), repository }, permit))
+            }
+        };
+        Ok(Self { registry: registry.clone(), scope, reference, all_tags: request.all_tags, platform, outside })
     }
 
     /// Runs to the end, saying how it goes.
@@ -50,6 +79,12 @@ impl Push {
         let shown = self.reference.familiar_name();
         progress.line(&format!("The push refers to repository [{shown}]"), None).await;
         let images = self.images().await?;
+        if let Some((outbound, _permit)) = &self.outside {
+            for image in images {
+                outbound.push(&image, progress).await?;
+            }
+            return Ok(());
+        }
         let repository = self.repository().await?;
         for image in images {
             self.push(repository, &image, progress).await?;
@@ -69,6 +104,17 @@ impl Push {
         }
         if images.is_empty() {
             return Err(Error::NotFound(format!("tag does not exist: {}", self.reference.familiar())));
+        }
+        if let Some(wanted) = &self.platform {
+            for image in &images {
+                let found: Platform = serde_json::from_slice(&image.config).map_err(Error::internal)?;
+                if found.os != wanted.os || found.architecture != wanted.architecture {
+                    let name = self.reference.with_tag(&image.tag);
+                    return Err(Error::NotFound(format!(
+                        "image with reference {name} was found but its platform ({found}) does not match the specified platform ({wanted})"
+                    )));
+                }
+            }
         }
         Ok(images)
     }
@@ -97,8 +143,7 @@ impl Push {
             let status = if there.contains(&layer.digest) { "Layer already exists" } else { "Pushed" };
             progress.layer(&layer.diff_id, status).await;
         }
-        let typed: Typed = serde_json::from_slice(&image.manifest).map_err(Error::internal)?;
-        let media_type = typed.media_type.unwrap_or_else(|| "application/vnd.oci.image.manifest.v1+json".to_owned());
+        let media_type = media_type(&image.manifest)?;
         let document = document::check(&media_type, &image.manifest).map_err(|no| Error::Failed(no.message))?;
         let digest = digest_by(DigestAlgorithm::Sha256, &image.manifest);
         let kept = self

@@ -2,6 +2,7 @@
 //! comes back is hostile until its digest, length and shape were checked.
 
 mod auth;
+mod catalog;
 mod challenge;
 mod dial;
 mod error;
@@ -9,6 +10,7 @@ mod http;
 mod login;
 mod manifest;
 mod repository;
+mod send;
 
 use std::path::Path;
 
@@ -20,6 +22,7 @@ pub(crate) use error::UpstreamError;
 pub(crate) use login::Verdict;
 pub(crate) use manifest::{Descriptor, Document, ImageManifest, Platform, select};
 pub(crate) use repository::{Fetched, Repository};
+pub(crate) use send::Begun;
 
 use crate::{
     config::{Egress, Timeouts, Upstream},
@@ -27,6 +30,7 @@ use crate::{
 };
 use auth::Credentials;
 use http::Http;
+use repository::Right;
 
 /// The registries this service knows how to reach.
 pub(crate) struct Upstreams {
@@ -56,14 +60,47 @@ impl Upstreams {
         for mirror in configured.into_iter().flat_map(|u| &u.mirrors) {
             let base: Url = mirror.parse().map_err(|e| UpstreamError::Invalid(format!("mirror {mirror}: {e}")))?;
             let operators = Some(authority(&base));
-            found.push(Repository::new(self.http.clone(), base, operators, &reference.repository, None));
+            found.push(Repository::new(self.http.clone(), base, operators, &reference.repository, None, Right::Pull));
         }
         if configured.is_some_and(|u| u.mirrors_only && !u.mirrors.is_empty()) {
             return Ok(found);
         }
         let base = self.own_address(&reference.registry, configured)?;
         let credentials = auth.and_then(|auth| Credentials::for_registry(auth, &reference.registry));
-        found.push(Repository::new(self.http.clone(), base, None, &reference.repository, credentials));
+        let own = Repository::new(self.http.clone(), base, None, &reference.repository, credentials, Right::Pull);
+        found.push(own);
+        Ok(found)
+    }
+
+    /// Where to push: the registry itself, never a mirror.
+    pub(crate) fn target(
+        &self,
+        reference: &ImageReference,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<Repository, UpstreamError> {
+        let configured = self.configured.iter().find(|u| u.registry == reference.registry);
+        if configured.is_some_and(|u| u.mirrors_only && !u.mirrors.is_empty()) {
+            return Err(UpstreamError::Refused(format!(
+                "{} is reached through mirrors only on this platform, and nothing is pushed to them",
+                reference.registry
+            )));
+        }
+        let base = self.own_address(&reference.registry, configured)?;
+        let credentials = auth.and_then(|auth| Credentials::for_registry(auth, &reference.registry));
+        Ok(Repository::new(self.http.clone(), base, None, &reference.repository, credentials, Right::Push))
+    }
+
+    /// Names of all repositories of each upstream whose catalog the operator opened to searches.
+    pub(crate) async fn catalogs(&self) -> Result<Vec<(String, Vec<String>)>, UpstreamError> {
+        let mut found = Vec::new();
+        for upstream in self.configured.iter().filter(|u| u.search) {
+            let (base, operators) = match upstream.mirrors.first().and_then(|mirror| mirror.parse::<Url>().ok()) {
+                Some(mirror) => (mirror.clone(), Some(authority(&mirror))),
+                None => (self.own_address(&upstream.registry, Some(upstream))?, None),
+            };
+            let names = catalog::names(&self.http, &base, operators.as_deref()).await?;
+            found.push((upstream.registry.clone(), names));
+        }
         Ok(found)
     }
 

@@ -7,6 +7,7 @@ mod pull;
 mod push;
 mod references;
 mod remove;
+mod search;
 
 use std::collections::HashMap;
 
@@ -21,11 +22,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::describe::Described;
 use self::describe::{HistoryEntry, ImageInspect, ImageSummary};
+pub(crate) use self::pull::registry_auth;
 use super::{
     body::{DockerResponse, json},
     error::{ErrorResponse, empty},
     filters::Filters,
-    instant,
+    instant, platform,
     query::Query,
     version::RequestedVersion,
 };
@@ -41,6 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         .merge(pull::routes())
         .merge(push::routes())
         .merge(remove::routes())
+        .merge(search::routes())
 }
 
 const LIST_FILTERS: [&str; 8] = ["before", "dangling", "label", "label!", "reference", "since", "until", "id"];
@@ -118,7 +121,8 @@ impl Window {
 
 /// Inspect an image
 #[utoipa::path(get, path = "/images/{name}/json", operation_id = "ImageInspect", tag = "Image",
-    params(("name" = String, Path, description = "Reference, id or prefix of one")),
+    params(("name" = String, Path, description = "Reference, id or prefix of one"),
+        ("platform" = Option<String>, Query, description = "JSON of an OCI platform (1.49); the image must be of it")),
     responses((status = 200, description = "The image", body = ImageInspect),
         (status = 404, description = "No such image", body = ErrorResponse)))]
 async fn inspect(
@@ -136,17 +140,26 @@ async fn inspect(
     }
     let mut tx = gateway.store.project_tx(&scope).await?;
     let image = Described::new(tx.resolve_image(&name).await?)?;
+    platform::check(platform::one(&query, version, 49)?.as_deref(), &image.row, &name)?;
     json(StatusCode::OK, &image.inspect(version))
 }
 
 /// Show how an image was built
 #[utoipa::path(get, path = "/images/{name}/history", operation_id = "ImageHistory", tag = "Image",
-    params(("name" = String, Path, description = "Reference, id or prefix of one")),
+    params(("name" = String, Path, description = "Reference, id or prefix of one"),
+        ("platform" = Option<String>, Query, description = "JSON of an OCI platform (1.48); the image must be of it")),
     responses((status = 200, description = "Steps, the last first", body = Vec<HistoryEntry>),
         (status = 404, description = "No such image", body = ErrorResponse)))]
-async fn history(State(gateway): State<Gateway>, Project(scope): Project, Path(name): Path<String>) -> DockerResponse {
+async fn history(
+    State(gateway): State<Gateway>,
+    Project(scope): Project,
+    version: RequestedVersion,
+    Path(name): Path<String>,
+    query: Query,
+) -> DockerResponse {
     let mut tx = gateway.store.project_tx(&scope).await?;
     let image = Described::new(tx.resolve_image(&name).await?)?;
+    platform::check(platform::one(&query, version, 48)?.as_deref(), &image.row, &name)?;
     json(StatusCode::OK, &image.history())
 }
 

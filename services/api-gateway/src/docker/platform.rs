@@ -3,6 +3,7 @@
 
 use model::{Error, Result};
 use serde::Deserialize;
+use store::ImageRow;
 
 use super::{query::Query, version::RequestedVersion};
 
@@ -32,6 +33,19 @@ pub(crate) fn one(query: &Query, version: RequestedVersion, since: u16) -> Resul
     match found.len() {
         0 | 1 => Ok(found.pop()),
         _ => Err(Error::InvalidArgument("multiple platform parameters are not supported".into())),
+    }
+}
+
+/// Whether an image is of the platform that is asked for. It has one here.
+pub(crate) fn check(wanted: Option<&str>, image: &ImageRow, name: &str) -> Result<()> {
+    let mut words = wanted.unwrap_or_default().split('/');
+    let fits = words.next() == Some(image.os.as_str()) && words.next() == Some(image.architecture.as_str());
+    match wanted {
+        Some(wanted) if !fits => Err(Error::NotFound(format!(
+            "image with reference {name} was found but its platform ({}/{}) does not match the specified platform ({wanted})",
+            image.os, image.architecture
+        ))),
+        Some(_) | None => Ok(()),
     }
 }
 

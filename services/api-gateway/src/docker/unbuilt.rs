@@ -36,7 +36,6 @@ const UNBUILT: &[Operation] = &[
     (Post, "/build", "ImageBuild", "Image"),
     (Post, "/build/prune", "BuildPrune", "Image"),
     (Get, "/images/{name}/attestations", "ImageAttestations", "Image"),
-    (Get, "/images/search", "ImageSearch", "Image"),
     (Get, "/plugins", "PluginList", "Plugin"),
     (Get, "/plugins/privileges", "GetPluginPrivileges", "Plugin"),
     (Post, "/plugins/pull", "PluginPull", "Plugin"),
@@ -48,7 +47,6 @@ const UNBUILT: &[Operation] = &[
     (Post, "/plugins/create", "PluginCreate", "Plugin"),
     (Post, "/plugins/{name}/push", "PluginPush", "Plugin"),
     (Post, "/plugins/{name}/set", "PluginSet", "Plugin"),
-    (Get, "/distribution/{name}/json", "DistributionInspect", "Distribution"),
     (Post, "/session", "Session", "Session"),
 ];
 

@@ -44,7 +44,7 @@ pub(crate) async fn pull_image(
     Ok(told(|progress| async move { pull.run(&progress).await }))
 }
 
-/// Take an image of a project to the hosted registry.
+/// Take an image of a project to a registry.
 #[utoipa::path(
     post,
     path = image::PUSH,
@@ -55,7 +55,8 @@ pub(crate) async fn pull_image(
         (status = 200, description = "NDJSON, as of a pull", body = PullProgress, content_type = "application/x-ndjson"),
         (status = 400, description = "The reference cannot be read"),
         (status = 401, description = "Not the gateway"),
-        (status = 501, description = "Another registry"),
+        (status = 403, description = "The registry is at an address this platform does not reach out to"),
+        (status = 503, description = "Too many at once"),
     ),
 )]
 pub(crate) async fn push_image(
@@ -64,7 +65,7 @@ pub(crate) async fn push_image(
     Json(request): Json<PushRequest>,
 ) -> Answer<Response> {
     caller.require("service:gateway")?;
-    let push = Push::begin(&state.registry, &state.hosted, &request)?;
+    let push = Push::begin(&state.registry, &state.puller, &state.hosted, &request)?;
     Ok(told(|progress| async move { push.run(&progress).await }))
 }
 

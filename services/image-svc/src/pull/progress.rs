@@ -60,6 +60,16 @@ impl Progress {
         self.say(line).await;
     }
 
+    pub(crate) async fn pushing(&self, layer: &Digest, current: u64, total: u64) {
+        let line = PullProgress {
+            status: Some("Pushing".to_owned()),
+            id: Some(short(layer)),
+            progress_detail: Some(ProgressDetail { current: Some(current), total: Some(total) }),
+            ..PullProgress::default()
+        };
+        self.say(line).await;
+    }
+
     /// Text for people, its end of line included.
     pub(crate) async fn stream(&self, text: String) {
         self.say(PullProgress { stream: Some(text), ..PullProgress::default() }).await;

@@ -1,7 +1,7 @@
 //! Where a pull takes an image from: an upstream over HTTP, or the hosted registry, which is this very
 //! service: its content is here, and the caller's project may read it or it is not there.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -16,14 +16,14 @@ use crate::{
 
 /// See above.
 #[derive(Clone)]
-pub(super) enum Source {
+pub(crate) enum Source {
     Upstream(Arc<Repository>),
     Hosted(Hosted),
 }
 
 /// A repository of the hosted registry that the caller may read.
 #[derive(Clone)]
-pub(super) struct Hosted {
+pub(crate) struct Hosted {
     store: Store,
     blobs: BlobStore,
     /// The project it belongs to: the caller's own, or another's that lets anybody pull.
@@ -33,7 +33,7 @@ pub(super) struct Hosted {
 
 /// The names clients know the hosted registry by.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HostedNames(Arc<HashSet<String>>);
+pub(crate) struct HostedNames(Arc<Vec<String>>);
 
 impl HostedNames {
     pub(crate) fn new(names: &[String]) -> Self {
@@ -44,10 +44,20 @@ impl HostedNames {
     pub(crate) fn has(&self, reference: &ImageReference) -> bool {
         self.0.contains(&reference.registry.to_ascii_lowercase())
     }
+
+    /// The one it is shown by.
+    pub(crate) fn first(&self) -> Option<&str> {
+        self.0.first().map(String::as_str)
+    }
+
+    /// Whether it is one of these.
+    pub(crate) fn is(&self, registry: &str) -> bool {
+        self.0.iter().any(|name| name == registry)
+    }
 }
 
 impl Source {
-    pub(super) async fn manifest(&self, tag_or_digest: &str) -> Result<Fetched, UpstreamError> {
+    pub(crate) async fn manifest(&self, tag_or_digest: &str) -> Result<Fetched, UpstreamError> {
         match self {
             Self::Upstream(repository) => repository.manifest(tag_or_digest).await,
             Self::Hosted(hosted) => hosted.manifest(tag_or_digest).await,
@@ -63,7 +73,7 @@ impl Source {
     }
 
     /// A small blob, whole and verified.
-    pub(super) async fn document(&self, digest: &Digest, size_bytes: u64) -> Result<Bytes, UpstreamError> {
+    pub(crate) async fn document(&self, digest: &Digest, size_bytes: u64) -> Result<Bytes, UpstreamError> {
         match self {
             Self::Upstream(repository) => repository.document(digest, size_bytes).await,
             Self::Hosted(hosted) => hosted.document(digest, size_bytes).await,

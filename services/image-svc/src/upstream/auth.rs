@@ -70,13 +70,13 @@ pub(super) fn server_name(address: &str) -> &str {
     }
 }
 
-/// Answers a challenge with the header that satisfies it, for reading a repository or for nothing.
+/// Answers a challenge with the header that satisfies it, for some scopes or for nothing.
 pub(crate) async fn authorize(
     http: &Http,
     challenge: &Challenge,
     base: &Url,
     operators: Option<&str>,
-    repository: Option<&str>,
+    scopes: &[String],
     credentials: Option<&Credentials>,
 ) -> Result<HeaderValue, UpstreamError> {
     match challenge {
@@ -88,7 +88,7 @@ pub(crate) async fn authorize(
             if credentials.is_some() && base.scheme() == "https" && realm.scheme() != "https" {
                 return Err(UpstreamError::Refused("the token service of the registry does not use TLS".into()));
             }
-            let request = token_request(realm, service.as_deref(), repository, credentials, operators);
+            let request = token_request(realm, service.as_deref(), scopes, credentials, operators);
             fetch_token(http, request).await
         }
     }
@@ -97,11 +97,10 @@ pub(crate) async fn authorize(
 fn token_request<'a>(
     mut realm: Url,
     service: Option<&str>,
-    repository: Option<&str>,
+    scopes: &[String],
     credentials: Option<&Credentials>,
     operators: Option<&'a str>,
 ) -> Outgoing<'a> {
-    let scope = repository.map(|name| format!("repository:{name}:pull"));
     let refresh = credentials.map(|c| c.0.identity_token.as_str()).filter(|t| !t.is_empty());
     if let Some(refresh) = refresh {
         let mut form = realm.clone();
@@ -111,8 +110,8 @@ fn token_request<'a>(
             .append_pair("client_id", "wharfage")
             .append_pair("service", service.unwrap_or_default())
             .append_pair("refresh_token", refresh);
-        if let Some(scope) = &scope {
-            form.query_pairs_mut().append_pair("scope", scope);
+        if !scopes.is_empty() {
+            form.query_pairs_mut().append_pair("scope", &scopes.join(" "));
         }
         let form = form.query().map(str::to_owned);
         return Outgoing {
@@ -121,6 +120,7 @@ fn token_request<'a>(
             headers: HeaderMap::new(),
             authorization: None,
             form,
+            body: None,
             operators,
         };
     }
@@ -129,7 +129,7 @@ fn token_request<'a>(
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        if let Some(scope) = &scope {
+        for scope in scopes {
             query.append_pair("scope", scope);
         }
         if let Some(credentials) = credentials {
@@ -137,7 +137,15 @@ fn token_request<'a>(
         }
     }
     let authorization = credentials.and_then(Credentials::basic);
-    Outgoing { method: Method::GET, url: realm, headers: HeaderMap::new(), authorization, form: None, operators }
+    Outgoing {
+        method: Method::GET,
+        url: realm,
+        headers: HeaderMap::new(),
+        authorization,
+        form: None,
+        body: None,
+        operators,
+    }
 }
 
 async fn fetch_token(http: &Http, request: Outgoing<'_>) -> Result<HeaderValue, UpstreamError> {
@@ -190,6 +198,19 @@ mod tests {
         assert!(Credentials::for_registry(&auth(""), "anything.example").is_some());
         assert!(Credentials::for_registry(&auth("https://index.docker.io/v1/"), "evil.example").is_none());
         assert!(Credentials::for_registry(&RegistryAuth::default(), "docker.io").is_none());
+    }
+
+    #[test]
+    fn a_token_is_asked_for_with_all_scopes_in_either_form() {
+        let scopes = ["repository:a/b:pull,push".to_owned(), "repository:c/d:pull".to_owned()];
+        let realm: Url = "https://auth.example/token".parse().expect("a URL");
+        let asked = token_request(realm.clone(), Some("s"), &scopes, None, None);
+        let query = asked.url.query().expect("a query");
+        assert_eq!(query, "service=s&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Ac%2Fd%3Apull");
+        let refresh = RegistryAuth { identity_token: "t".into(), ..RegistryAuth::default() };
+        let credentials = Credentials::for_registry(&refresh, "r").expect("credentials");
+        let form = token_request(realm, None, &scopes, Some(&credentials), None).form.expect("a form");
+        assert!(form.ends_with("scope=repository%3Aa%2Fb%3Apull%2Cpush+repository%3Ac%2Fd%3Apull"), "{form}");
     }
 
     #[test]

@@ -44,6 +44,15 @@ impl UpstreamError {
         }
     }
 
+    /// As an answer to whoever pushes.
+    pub(crate) fn of_push(self) -> Error {
+        match self {
+            Self::Denied => Error::Forbidden("denied: requested access to the resource is denied".into()),
+            Self::Unauthorized(text) => Error::Failed(format!("unauthorized: {text}")),
+            other => other.of_registry(),
+        }
+    }
+
     /// As an answer to whoever asked for `reference`.
     pub(crate) fn about(self, reference: &ImageReference) -> Error {
         match self {

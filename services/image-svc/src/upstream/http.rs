@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Client, Method, Response, StatusCode, Url,
+    Body, Client, ClientBuilder, Method, Response, StatusCode, Url,
     header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION},
     redirect::Policy,
 };
@@ -24,15 +24,26 @@ pub(crate) struct Http {
     policy: EgressPolicy,
     public: Client,
     listed: Client,
+    /// The same for what is sent, whose answer begins when all of it is there: the sender has the patience.
+    sending: Sending,
+    /// How long an upload may stand still.
+    pub(super) idle: Duration,
 }
 
-/// One request; the body is a form, for token services.
+#[derive(Clone)]
+struct Sending {
+    public: Client,
+    listed: Client,
+}
+
+/// One request; its body is a form, for token services, or content that is pushed.
 pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) form: Option<String>,
+    pub(crate) body: Option<Body>,
     /// `host:port` of the operator's own choosing that this request may reach.
     pub(crate) operators: Option<&'a str>,
 }
@@ -46,20 +57,26 @@ impl Http {
                 .referer(false)
                 .user_agent(concat!("wharfage-image-svc/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(Duration::from_millis(timeouts.connect_ms))
-                .read_timeout(Duration::from_millis(timeouts.idle_ms))
                 .pool_idle_timeout(Duration::from_secs(30))
         };
-        let public = with_tls(builder().dns_resolver(Arc::new(PublicResolver(policy.clone()))), extra_ca)?;
-        let listed = with_tls(builder(), extra_ca)?;
-        Ok(Self { policy, public, listed })
+        let idle = Duration::from_millis(timeouts.idle_ms);
+        let resolver = Arc::new(PublicResolver(policy.clone()));
+        let public = |builder: ClientBuilder| with_tls(builder.dns_resolver(resolver.clone()), extra_ca);
+        let sending = Sending { public: public(builder())?, listed: with_tls(builder(), extra_ca)? };
+        let (public, listed) =
+            (public(builder().read_timeout(idle))?, with_tls(builder().read_timeout(idle), extra_ca)?);
+        Ok(Self { policy, public, listed, sending, idle })
     }
 
     /// Sends a request and follows redirects. The answer may have any status.
-    pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Response, UpstreamError> {
+    pub(crate) async fn send(&self, mut outgoing: Outgoing<'_>) -> Result<Response, UpstreamError> {
         let first = outgoing.url.clone();
         let mut url = outgoing.url;
+        let sends = outgoing.body.is_some();
         for _ in 0..=REDIRECTS_MAX {
             let client = match self.policy.route(&url, outgoing.operators) {
+                Ok(Route::Public) if sends => &self.sending.public,
+                Ok(Route::Listed) if sends => &self.sending.listed,
                 Ok(Route::Public) => &self.public,
                 Ok(Route::Listed) => &self.listed,
                 Err(refused) => return Err(UpstreamError::Refused(refused.0)),
@@ -73,11 +90,17 @@ impl Http {
                     request = request.header("content-type", "application/x-www-form-urlencoded").body(form.clone());
                 }
             }
+            if let Some(body) = outgoing.body.take() {
+                request = request.body(body);
+            }
             let response = request.send().await.map_err(|e| describe(&base_of(&first), &url, &e))?;
             match redirect_target(&response, &url)? {
                 // A form holds a secret: it is not sent anywhere but where it was meant to go.
                 Some(_) if outgoing.form.is_some() => {
                     return Err(UpstreamError::Invalid("the token service answers with a redirect".into()));
+                }
+                Some(_) if sends => {
+                    return Err(UpstreamError::Invalid("the registry answers an upload with a redirect".into()));
                 }
                 Some(next) => url = next,
                 None => return Ok(response),

@@ -38,7 +38,7 @@ pub(super) async fn login(http: &Http, base: &Url, credentials: &Credentials) ->
     let Some(challenge) = challenge::parse(first.headers()) else {
         return Ok(Verdict::Refused(failed(StatusCode::UNAUTHORIZED)));
     };
-    let answer = match authorize(http, &challenge, base, None, None, Some(credentials)).await {
+    let answer = match authorize(http, &challenge, base, None, &[], Some(credentials)).await {
         Ok(header) => ask(http, &url, Some(header)).await?,
         Err(UpstreamError::Unauthorized(why)) => {
             return Ok(Verdict::Refused(format!("Get \"{url}\": unauthorized: {why}")));
@@ -56,6 +56,7 @@ async fn ask(http: &Http, url: &Url, authorization: Option<HeaderValue>) -> Resu
         headers: HeaderMap::new(),
         authorization,
         form: None,
+        body: None,
         operators: None,
     };
     http.send(outgoing).await

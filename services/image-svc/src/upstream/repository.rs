@@ -1,11 +1,11 @@
-//! One repository at one upstream, for the length of one pull.
+//! One repository at one upstream, for the length of one pull or push.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use model::{Digest, DigestAlgorithm};
 use reqwest::{
-    Method, Response, StatusCode, Url,
+    Body, Method, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK, RANGE},
 };
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use crate::{
     limits::{ERROR_BYTES_MAX, MANIFEST_BYTES_MAX, TAG_PAGES_MAX, TAGS_MAX},
 };
 
-/// A repository and the right to read it.
+/// A repository and what opens it.
 pub(crate) struct Repository {
     http: Http,
     base: Url,
@@ -30,6 +30,15 @@ pub(crate) struct Repository {
     name: String,
     credentials: Option<Credentials>,
     authorization: Mutex<Option<HeaderValue>>,
+    /// What a token is asked for.
+    scopes: Mutex<Vec<String>>,
+}
+
+/// What is to be done in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    Pull,
+    Push,
 }
 
 /// A document with what is known about it.
@@ -69,9 +78,31 @@ impl Repository {
         operators: Option<String>,
         name: &str,
         credentials: Option<Credentials>,
+        right: Right,
     ) -> Self {
+        let actions = match right {
+            Right::Pull => "pull",
+            Right::Push => "pull,push",
+        };
+        let scopes = Mutex::new(vec![format!("repository:{name}:{actions}")]);
         let authorization = Mutex::new(credentials.as_ref().and_then(Credentials::ready_token));
-        Self { http, base, operators, name: name.to_owned(), credentials, authorization }
+        Self { http, base, operators, name: name.to_owned(), credentials, authorization, scopes }
+    }
+
+    /// Tokens are asked for that read another repository of the registry too.
+    pub(crate) fn also_read(&self, repository: &str) {
+        let scope = format!("repository:{repository}:pull");
+        if let (Ok(mut scopes), Ok(mut held)) = (self.scopes.lock(), self.authorization.lock())
+            && !scopes.contains(&scope)
+        {
+            scopes.push(scope);
+            *held = self.credentials.as_ref().and_then(Credentials::ready_token);
+        }
+    }
+
+    /// How long an upload may stand still.
+    pub(super) fn idle(&self) -> Duration {
+        self.http.idle
     }
 
     /// `scheme://host:port` of the upstream: where content of it may be said to come from.
@@ -187,12 +218,32 @@ impl Repository {
         )))
     }
 
-    /// Sends, meeting a challenge once (or once more when a token has run out).
-    async fn send(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Response, UpstreamError> {
-        let url = self
-            .base
+    /// The address of something in the repository.
+    pub(super) fn address(&self, path: &str) -> Result<Url, UpstreamError> {
+        self.base
             .join(&format!("v2/{}/{path}", self.name))
-            .map_err(|_| UpstreamError::Invalid(format!("{} is not the name of a repository", self.name)))?;
+            .map_err(|_| UpstreamError::Invalid(format!("{} is not the name of a repository", self.name)))
+    }
+
+    /// Sends content to an address that the registry chose. What came before has met its challenge.
+    pub(super) async fn put(&self, url: Url, headers: HeaderMap, body: Body) -> Result<Response, UpstreamError> {
+        let own = url.origin() == self.base.origin();
+        let held = self.authorization.lock().map_or(None, |held| held.clone());
+        let outgoing = Outgoing {
+            method: Method::PUT,
+            url,
+            headers,
+            authorization: held.filter(|_| own),
+            form: None,
+            body: Some(body),
+            operators: self.operators.as_deref(),
+        };
+        self.http.send(outgoing).await
+    }
+
+    /// Sends, meeting a challenge once (or once more when a token has run out).
+    pub(super) async fn send(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Response, UpstreamError> {
+        let url = self.address(path)?;
         let mut challenged = false;
         loop {
             let authorization = self.authorization.lock().map_or(None, |held| held.clone());
@@ -202,6 +253,7 @@ impl Repository {
                 headers: headers.clone(),
                 authorization,
                 form: None,
+                body: None,
                 operators: self.operators.as_deref(),
             };
             let response = self.http.send(outgoing).await?;
@@ -213,9 +265,9 @@ impl Repository {
             challenged = true;
             let challenge = challenge::parse(response.headers()).ok_or(UpstreamError::Denied)?;
             let operators = self.operators.as_deref();
+            let scopes = self.scopes.lock().map_or_else(|_| Vec::new(), |scopes| scopes.clone());
             let header =
-                authorize(&self.http, &challenge, &self.base, operators, Some(&self.name), self.credentials.as_ref())
-                    .await?;
+                authorize(&self.http, &challenge, &self.base, operators, &scopes, self.credentials.as_ref()).await?;
             if let Ok(mut held) = self.authorization.lock() {
                 *held = Some(header);
             }
@@ -223,7 +275,7 @@ impl Repository {
     }
 
     /// Reads what a registry says when it says no.
-    async fn refusal(&self, response: Response) -> UpstreamError {
+    pub(super) async fn refusal(&self, response: Response) -> UpstreamError {
         let status = response.status();
         let reply = match read_bounded(response, ERROR_BYTES_MAX).await {
             Ok(body) => serde_json::from_slice(&body).unwrap_or(ErrorReply { errors: Vec::new() }),
@@ -251,7 +303,7 @@ impl Repository {
 }
 
 /// The query of the next page: of the address a registry gives only that is taken.
-fn next_page(link: &str) -> Option<String> {
+pub(super) fn next_page(link: &str) -> Option<String> {
     let (address, relation) = link.strip_prefix('<')?.split_once('>')?;
     let (_, query) = address.split_once('?')?;
     (relation.contains("next") && !query.is_empty()).then(|| query.split('#').next().unwrap_or_default().to_owned())

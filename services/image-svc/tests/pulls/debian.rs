@@ -68,6 +68,13 @@ impl DockerRegistry {
         assert_eq!(put.status(), 201);
     }
 
+    /// Names of what was pushed to it.
+    pub(crate) async fn repositories(&self) -> Vec<String> {
+        let answer = self.http.get(self.url("_catalog")).send().await.expect("an answer");
+        let catalog: serde_json::Value = answer.json().await.expect("a document");
+        serde_json::from_value(catalog["repositories"].clone()).expect("names")
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}/v2/{path}", self.address)
     }

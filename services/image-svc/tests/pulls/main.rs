@@ -9,6 +9,7 @@ mod logins;
 mod stage;
 
 mod honest;
+mod pushes;
 mod registry;
 mod rights;
 mod trouble;

@@ -118,7 +118,7 @@ fn wanted(from_image: &str, tag: &str) -> Result<(String, bool)> {
 }
 
 /// Credentials for the upstream. What cannot be read is nobody's, as with dockerd.
-fn registry_auth(value: &HeaderValue) -> Option<RegistryAuth> {
+pub(crate) fn registry_auth(value: &HeaderValue) -> Option<RegistryAuth> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &alphabet::URL_SAFE,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),

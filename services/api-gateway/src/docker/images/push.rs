@@ -3,7 +3,7 @@
 use axum::{
     body::Body,
     extract::{Path, State},
-    http::Method,
+    http::{HeaderMap, Method},
 };
 use chassis::client::stream_lines;
 use contract::image::{PUSH, PullProgress, PushRequest};
@@ -11,14 +11,16 @@ use futures::StreamExt as _;
 use model::{ImageReference, Result};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::pull::{rendered, streamed};
+use super::pull::{registry_auth, rendered, streamed};
 use crate::{
     Gateway,
     auth::Project,
     docker::{
         body::DockerResponse,
         error::{DockerError, ErrorResponse},
+        platform,
         query::Query,
+        version::RequestedVersion,
     },
 };
 
@@ -26,28 +28,33 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default().routes(routes!(push))
 }
 
-/// Push an image to the hosted registry
+/// Push an image
 #[utoipa::path(post, path = "/images/{name}/push", operation_id = "ImagePush", tag = "Image",
     params(
-        ("name" = String, Path, description = "Name of the image here: `registry/tenant/project/name`"),
+        ("name" = String, Path, description = "Name of the image here, which says where to"),
         ("tag" = Option<String>, Query, description = "Tag; without one every tag of the name"),
-        ("X-Registry-Auth" = Option<String>, Header, description = "Not needed: the caller's own credential counts"),
+        ("platform" = Option<String>, Query, description = "JSON of an OCI platform (1.46); the image must be of it"),
+        ("X-Registry-Auth" = Option<String>, Header, description = "base64url of JSON; used for this push only. The hosted registry needs none: the caller's own credential counts"),
     ),
     responses((status = 200, description = "Progress, one JSON object after another", content_type = "application/json"),
         (status = 400, description = "No valid name", body = ErrorResponse),
-        (status = 501, description = "Another registry, or one platform of an image", body = ErrorResponse)))]
+        (status = 403, description = "The registry is at an address this platform does not reach out to", body = ErrorResponse)))]
 async fn push(
     State(gateway): State<Gateway>,
     Project(scope): Project,
+    version: RequestedVersion,
     Path(name): Path<String>,
+    headers: HeaderMap,
     query: Query,
 ) -> DockerResponse {
-    if query.text("platform").is_some() {
-        let text = "platform is not supported: an image here has one platform";
-        return Err(model::Error::NotImplemented(text.into()).into());
-    }
     let (reference, all_tags) = wanted(&name, query.text("tag"))?;
-    let wanted = PushRequest { project: scope.project(), reference, all_tags };
+    let wanted = PushRequest {
+        project: scope.project(),
+        reference,
+        all_tags,
+        platform: platform::one(&query, version, 46)?,
+        auth: headers.get("x-registry-auth").and_then(registry_auth),
+    };
     let progress = gateway.image.stream(Method::POST, PUSH, None::<&()>, Some(&wanted)).await.map_err(DockerError)?;
     let lines = stream_lines::<PullProgress>(progress).map(|line| Ok::<_, std::convert::Infallible>(rendered(line)));
     Ok(streamed(Body::from_stream(lines)))
