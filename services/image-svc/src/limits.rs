@@ -98,3 +98,5 @@ pub(crate) const COLLECTED_AT_ONCE: i32 = 500;
 pub(crate) const SHARDS_COMPARED: u16 = 16;
 /// Shortest time between two collections that can be configured.
 pub(crate) const COLLECTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Changes to what a project keeps that are not added up yet.
+pub(crate) const USAGE_ROWS_KEPT: i32 = 16;
