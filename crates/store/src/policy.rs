@@ -1,10 +1,10 @@
 //! What a project's containers may have beyond what all may: off until somebody switches it on.
 
 use model::{Error, ProjectId, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::{OperatorTx, Project, ProjectTx, on_constraint, projects};
+use crate::{OperatorTx, Project, ProjectTx, projects, store_error};
 
 /// A project's policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -23,6 +23,16 @@ pub struct PolicyChange {
     pub docker_socket: Option<bool>,
     /// OCI runtimes that containers may name, of `runc`, `crun`, `youki`, `runsc`; `runc` always. For operators.
     pub runtimes: Option<Vec<String>>,
+    /// Bytes the project may keep in its repositories; `null`: as many as there is room for. For operators.
+    /// What is there already stays, even if it is more.
+    #[serde(deserialize_with = "said")]
+    #[schema(value_type = Option<i64>, minimum = 0)]
+    pub registry_bytes_max: Option<Option<i64>>,
+}
+
+/// Tells `null` from what is absent.
+fn said<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<Option<Option<i64>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 impl Default for ProjectPolicy {
@@ -72,15 +82,22 @@ impl OperatorTx {
 
 async fn update(connection: &mut sqlx::PgConnection, id: ProjectId, change: &PolicyChange) -> Result<Project> {
     sqlx::query!(
-        "UPDATE projects SET docker_socket = coalesce($2, docker_socket), runtimes = coalesce($3, runtimes) WHERE id = $1",
+        "UPDATE projects SET docker_socket = coalesce($2, docker_socket), runtimes = coalesce($3, runtimes),
+             registry_bytes_max = CASE WHEN $4 THEN $5 ELSE registry_bytes_max END WHERE id = $1",
         id.0,
         change.docker_socket,
-        change.runtimes.as_deref()
+        change.runtimes.as_deref(),
+        change.registry_bytes_max.is_some(),
+        change.registry_bytes_max.flatten()
     )
     .execute(&mut *connection)
     .await
-    .map_err(on_constraint("projects_runtimes_check", || {
-        Error::invalid("runtimes", "are `runc`, and of `crun`, `youki`, `runsc` those that may be named")
-    }))?;
+    .map_err(|error| match error.as_database_error().and_then(|database| database.constraint()) {
+        Some("projects_runtimes_check") => {
+            Error::invalid("runtimes", "are `runc`, and of `crun`, `youki`, `runsc` those that may be named")
+        }
+        Some("projects_registry_bytes_max_check") => Error::invalid("registry_bytes_max", "is not below 0"),
+        Some(_) | None => store_error(error),
+    })?;
     projects::read(connection, id).await
 }

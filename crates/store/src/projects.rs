@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    DEFAULT_NETWORK, OperatorTx, Page, ProjectPolicy, ProjectTx, networks::NUMBER_TRIES, on_constraint, store_error,
-    stored::parsed,
+    DEFAULT_NETWORK, OperatorTx, Page, ProjectPolicy, ProjectTx, RegistryQuota, networks::NUMBER_TRIES, on_constraint,
+    store_error, stored::parsed,
 };
 
 /// A project.
@@ -25,6 +25,8 @@ pub struct Project {
     pub created_at: OffsetDateTime,
     /// What its containers may have.
     pub policy: ProjectPolicy,
+    /// What it keeps in its repositories.
+    pub registry: RegistryQuota,
 }
 
 /// What a new project is made of. The caller draws the ids.
@@ -61,7 +63,8 @@ impl OperatorTx {
         }))?;
         self.create_default_network(new.id, new.network).await?;
         let (name, policy) = (new.name.clone(), ProjectPolicy::default());
-        Ok(Project { id: new.id, tenant_id: tenant.id, name, created_at, policy })
+        let registry = RegistryQuota::default();
+        Ok(Project { id: new.id, tenant_id: tenant.id, name, created_at, policy, registry })
     }
 
     /// Takes the lowest number that no network has. Another creation may take it first; then the
@@ -100,8 +103,10 @@ impl OperatorTx {
     pub async fn projects(&mut self, tenant: TenantId, page: &Page<'_>) -> Result<Vec<Project>> {
         self.tenant(tenant).await?;
         let rows = sqlx::query!(
-            "SELECT id, name, created_at, docker_socket, runtimes FROM projects
-             WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
+            r#"SELECT p.id, p.name, p.created_at, p.docker_socket, p.runtimes, q.bytes_max,
+                      q.used_bytes AS "used_bytes!", q.reserved_bytes AS "reserved_bytes!"
+               FROM projects p CROSS JOIN LATERAL registry_quota(p.id) q
+               WHERE p.tenant_id = $1 AND p.name > $2 ORDER BY p.name LIMIT $3"#,
             tenant.0,
             page.after,
             page.limit
@@ -113,7 +118,12 @@ impl OperatorTx {
             .map(|row| {
                 let (id, name) = (ProjectId(row.id), parsed(&row.name)?);
                 let policy = ProjectPolicy { docker_socket: row.docker_socket, runtimes: row.runtimes };
-                Ok(Project { id, tenant_id: tenant, name, created_at: row.created_at, policy })
+                let registry = RegistryQuota {
+                    bytes_max: row.bytes_max,
+                    used_bytes: row.used_bytes,
+                    reserved_bytes: row.reserved_bytes,
+                };
+                Ok(Project { id, tenant_id: tenant, name, created_at: row.created_at, policy, registry })
             })
             .collect()
     }
@@ -161,15 +171,21 @@ impl ProjectTx {
 
 /// One project, as far as the transaction may see it.
 pub(crate) async fn read(connection: &mut sqlx::PgConnection, id: ProjectId) -> Result<Project> {
-    let row =
-        sqlx::query!("SELECT tenant_id, name, created_at, docker_socket, runtimes FROM projects WHERE id = $1", id.0)
-            .fetch_optional(connection)
-            .await
-            .map_err(store_error)?
-            .ok_or_else(|| no_such_project(id))?;
+    let row = sqlx::query!(
+        r#"SELECT p.tenant_id, p.name, p.created_at, p.docker_socket, p.runtimes, q.bytes_max,
+                  q.used_bytes AS "used_bytes!", q.reserved_bytes AS "reserved_bytes!"
+           FROM projects p CROSS JOIN LATERAL registry_quota(p.id) q WHERE p.id = $1"#,
+        id.0
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(store_error)?
+    .ok_or_else(|| no_such_project(id))?;
+    let registry =
+        RegistryQuota { bytes_max: row.bytes_max, used_bytes: row.used_bytes, reserved_bytes: row.reserved_bytes };
     let policy = ProjectPolicy { docker_socket: row.docker_socket, runtimes: row.runtimes };
     let (tenant_id, name) = (TenantId(row.tenant_id), parsed(&row.name)?);
-    Ok(Project { id, tenant_id, name, created_at: row.created_at, policy })
+    Ok(Project { id, tenant_id, name, created_at: row.created_at, policy, registry })
 }
 
 fn no_such_project(id: ProjectId) -> Error {

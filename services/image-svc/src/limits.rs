@@ -92,14 +92,12 @@ pub(crate) const ARCHIVE_IMAGES_MAX: usize = 1_000;
 /// Bytes of a broken archive that are read on, so that its sender gets to know what is wrong with it.
 pub(crate) const ARCHIVE_DRAINED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-<<<<<<< HEAD
 /// Links, blobs or files that one step of a collection looks at.
 pub(crate) const COLLECTED_AT_ONCE: i32 = 500;
 /// Directories of blobs of which one collection compares the files with the rows; the next goes on.
 pub(crate) const SHARDS_COMPARED: u16 = 16;
 /// Shortest time between two collections that can be configured.
 pub(crate) const COLLECTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
-=======
 /// Pushes to registries of others at a time.
 pub(crate) const PUSHES_MAX: usize = 64;
 /// Repositories that a registry is asked to link a layer from before it is sent.
@@ -108,4 +106,5 @@ pub(crate) const MOUNTS_TRIED_MAX: usize = 3;
 pub(crate) const PUSH_ANSWER_PATIENCE: Duration = Duration::from_secs(300);
 /// Pages of an upstream's catalog that one search reads.
 pub(crate) const CATALOG_PAGES_MAX: usize = 10;
->>>>>>> 2f874e8 (Images are pushed to other registries, searched, and asked about; a platform that is named is honoured)
+/// Changes to what a project keeps that are not added up yet.
+pub(crate) const USAGE_ROWS_KEPT: i32 = 16;

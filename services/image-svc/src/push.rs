@@ -175,6 +175,11 @@ impl Push {
         let _kept = blobs.keep(parts).await;
         let mut tx = self.registry.store.project_tx(&self.scope).await?;
         let linked = tx.linked_blobs(repository, &digests).await?;
+        let fresh: u64 = layers.iter().filter(|l| !linked.contains_key(&l.digest)).map(|l| l.size_bytes).sum();
+        let config = if tx.linked_blob(repository, &image.id).await?.is_some() { 0 } else { size };
+        if fresh + config > 0 {
+            tx.claim_registry_bytes(fresh + config).await?;
+        }
         for layer in layers {
             if blobs.size(&layer.digest).await? != Some(layer.size_bytes) {
                 return Err(Error::Failed(format!(

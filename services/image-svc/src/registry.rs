@@ -103,6 +103,9 @@ impl Registry {
         // Between the look and the link the source may have let go of it, and its bytes with it.
         let _kept = self.blobs.keep(vec![digest.clone()]).await;
         let mut tx = self.store.project_tx(target.0).await?;
+        if tx.linked_blob(target.1, digest).await?.is_none() {
+            tx.claim_registry_bytes(size).await?;
+        }
         if self.blobs.size(digest).await? != Some(size) {
             return Ok(None);
         }

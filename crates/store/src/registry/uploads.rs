@@ -9,20 +9,32 @@ use crate::{ProjectTx, Store, store_error, stored::number};
 /// Uploads a project may have open.
 pub const UPLOADS_PER_PROJECT: i64 = 1_000;
 
+/// An upload under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// How much of it is durable.
+    pub offset_bytes: u64,
+    /// The project may keep only so much: what comes is reserved first.
+    pub is_limited: bool,
+}
+
 impl ProjectTx {
-    /// Begins an upload.
+    /// Begins an upload of so many bytes, as far as is known, and reserves them.
     ///
     /// # Errors
-    /// `LimitExceeded` for one too many.
-    pub async fn begin_upload(&mut self, id: UploadId, repository: RepositoryId) -> Result<()> {
+    /// `LimitExceeded` for one too many, `Forbidden` if the project may not keep so much.
+    pub async fn begin_upload(&mut self, id: UploadId, repository: RepositoryId, reserved: u64) -> Result<()> {
         let project = self.project.0;
+        // Where nothing more fits, nothing begins.
+        self.claim_registry_bytes(reserved.max(1)).await?;
         let begun = sqlx::query!(
-            "INSERT INTO repository_uploads (id, repository_id, project_id) SELECT $1, $2, $3
+            "INSERT INTO repository_uploads (id, repository_id, project_id, reserved_bytes) SELECT $1, $2, $3, $5
              WHERE (SELECT count(*) FROM repository_uploads WHERE project_id = $3) < $4",
             id.0,
             repository.0,
             project,
-            UPLOADS_PER_PROJECT
+            UPLOADS_PER_PROJECT,
+            i64::try_from(reserved).unwrap_or(i64::MAX)
         )
         .execute(self.connection())
         .await
@@ -35,13 +47,15 @@ impl ProjectTx {
         Ok(())
     }
 
-    /// How much of an upload is durable; `None` if there is no such upload to this repository.
+    /// Where an upload stands; `None` if there is no such upload to this repository.
     ///
     /// # Errors
     /// Postgres does not answer.
-    pub async fn upload(&mut self, id: UploadId, repository: RepositoryId) -> Result<Option<u64>> {
-        let offset = sqlx::query_scalar!(
-            "SELECT offset_bytes FROM repository_uploads WHERE project_id = $1 AND repository_id = $2 AND id = $3",
+    pub async fn upload(&mut self, id: UploadId, repository: RepositoryId) -> Result<Option<OpenUpload>> {
+        let found = sqlx::query!(
+            r#"SELECT u.offset_bytes, p.registry_bytes_max IS NOT NULL AS "is_limited!"
+               FROM repository_uploads u JOIN projects p ON p.id = u.project_id
+               WHERE u.project_id = $1 AND u.repository_id = $2 AND u.id = $3"#,
             self.project.0,
             repository.0,
             id.0
@@ -49,7 +63,8 @@ impl ProjectTx {
         .fetch_optional(self.connection())
         .await
         .map_err(store_error)?;
-        offset.map(number).transpose()
+        let open = |offset, is_limited| number(offset).map(|offset_bytes| OpenUpload { offset_bytes, is_limited });
+        found.map(|row| open(row.offset_bytes, row.is_limited)).transpose()
     }
 
     /// Notes that so many bytes are durable. `false`: the upload is over.

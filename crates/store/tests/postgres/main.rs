@@ -5,6 +5,7 @@ mod docker_socket;
 mod events;
 mod networks;
 mod plans;
+mod quota;
 mod registry;
 mod reports;
 mod row_level_security;

@@ -90,7 +90,7 @@ async fn a_repositorys_rows_are_seen_in_its_project_alone_and_written_by_image_s
         blobs: std::slice::from_ref(&blob),
     };
     tx.put_manifest(id, &new, Some("v1")).await.expect("kept");
-    tx.begin_upload(UploadId(Uuid::from_u128(9)), id).await.expect("begun");
+    tx.begin_upload(UploadId(Uuid::from_u128(9)), id, 0).await.expect("begun");
     tx.commit().await.expect("committed");
     let tag = ManifestReference::Tag("v1".into());
     let mut tx = open(&images, stranger.id).await;
@@ -160,8 +160,8 @@ async fn an_idle_upload_ends_and_one_that_goes_on_does_not() {
     let id = repository(&images, &project, "app", 1).await;
     let (idle, busy) = (UploadId(Uuid::from_u128(1)), UploadId(Uuid::from_u128(2)));
     let mut tx = open(&images, project.id).await;
-    tx.begin_upload(idle, id).await.expect("begun");
-    tx.begin_upload(busy, id).await.expect("begun");
+    tx.begin_upload(idle, id, 0).await.expect("begun");
+    tx.begin_upload(busy, id, 0).await.expect("begun");
     tx.commit().await.expect("committed");
     let mut owner = PgConnection::connect(&database.owner).await.expect("connect");
     owner.execute("UPDATE repository_uploads SET touched_at = now() - interval '2 hours'").await.expect("aged");

@@ -64,7 +64,8 @@ async fn change(
 ) -> Answer<Json<Project>> {
     let scope = own(caller)?;
     let mut tx = gateway.store.project_tx(&scope).await?;
-    let project = tx.change_policy(&PolicyChange { docker_socket: policy.docker_socket, runtimes: None }).await?;
+    let change = PolicyChange { docker_socket: policy.docker_socket, ..PolicyChange::default() };
+    let project = tx.change_policy(&change).await?;
     tx.commit().await?;
     tracing::info!(project = %project.id, policy = ?project.policy, "a project changed its policy");
     Ok(Json(project))

@@ -192,3 +192,26 @@ async fn a_policy_is_off_until_the_project_or_an_operator_switches_it_on() {
     let unknown = world.operate("PATCH", &path, json!({ "dockersocket": true })).await;
     assert_eq!(unknown.status, 400, "{}", unknown.text());
 }
+
+#[tokio::test]
+async fn an_operator_says_how_much_a_project_may_keep_and_the_project_sees_it() {
+    let world = World::new("registry_quota").await;
+    let project = world.project("one").await;
+    let path = format!("/api/v1/projects/{}", project.id);
+    let unlimited = json!({ "used_bytes": 0, "reserved_bytes": 0 });
+    assert_eq!(world.get("/api/v1/project", &project.token).await.json()["registry"], unlimited);
+    let limited = world.operate("PATCH", &path, json!({ "registry_bytes_max": 1000 })).await;
+    let expected = json!({ "bytes_max": 1000, "used_bytes": 0, "reserved_bytes": 0 });
+    assert_eq!((limited.status, &limited.json()["registry"]), (200, &expected), "{}", limited.text());
+    // What is not said stays.
+    world.operate("PATCH", &path, json!({ "docker_socket": true })).await;
+    assert_eq!(world.get("/api/v1/project", &project.token).await.json()["registry"], expected);
+    let wish = json!({ "registry_bytes_max": 2000 });
+    let own = world.call("PATCH", "/api/v1/project", Some(&project.token), Some(wish)).await;
+    assert_eq!(own.status, 400, "a project does not say that itself: {}", own.text());
+    let wrong = world.operate("PATCH", &path, json!({ "registry_bytes_max": -1 })).await;
+    assert_eq!(wrong.status, 400, "{}", wrong.text());
+    assert!(wrong.text().contains("registry_bytes_max"), "{}", wrong.text());
+    let lifted = world.operate("PATCH", &path, json!({ "registry_bytes_max": null })).await;
+    assert_eq!(lifted.json()["registry"], unlimited);
+}

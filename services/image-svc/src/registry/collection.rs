@@ -51,6 +51,7 @@ use crate::{
     config::Collection,
     limits::{
         COLLECTED_AT_ONCE, COLLECTION_INTERVAL_MIN, SHARDS_COMPARED, UPLOAD_FILE_GRACE, UPLOAD_IDLE, UPLOADS_SWEPT_MAX,
+        USAGE_ROWS_KEPT,
     },
 };
 
@@ -129,6 +130,7 @@ impl Collector {
             self.drop_links().await?;
             store.mark_unused_blobs().await?;
             self.remove_blobs().await?;
+            store.add_up_registry_usage(USAGE_ROWS_KEPT).await?;
         }
         for _ in 0..SHARDS_COMPARED {
             self.compare_files(self.next_shard).await?;

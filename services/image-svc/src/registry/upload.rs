@@ -14,7 +14,7 @@ use contract::registry::Code;
 use futures::{Stream, StreamExt as _};
 use model::{Digest, DigestAlgorithm, Error, RepositoryId, UploadId};
 use ring::digest::Context;
-use store::ProjectScope;
+use store::{OpenUpload, ProjectScope};
 use tokio::{
     fs::{File, OpenOptions},
     io::{AsyncSeekExt as _, AsyncWriteExt as _},
@@ -34,6 +34,15 @@ pub(crate) struct Upload {
     pub(crate) id: UploadId,
 }
 
+/// What a request that goes on with an upload says of its body.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Part {
+    /// Where in the whole it begins.
+    pub(crate) start: Option<u64>,
+    /// How long it is.
+    pub(crate) length: Option<u64>,
+}
+
 fn unknown<T>() -> Outcome<T> {
     refused(Code::BlobUploadUnknown, "blob upload unknown to registry")
 }
@@ -43,13 +52,18 @@ fn disk(error: &io::Error) -> Failure {
 }
 
 impl Registry {
-    /// Begins an upload to a repository, which the first push makes.
-    pub(crate) async fn begin_upload(&self, scope: ProjectScope, repository: RepositoryId) -> Outcome<Upload> {
+    /// Begins an upload of so many bytes, as far as is known, to a repository.
+    pub(crate) async fn begin_upload(
+        &self,
+        scope: ProjectScope,
+        repository: RepositoryId,
+        length: Option<u64>,
+    ) -> Outcome<Upload> {
         let upload = Upload { scope, repository, id: UploadId(chassis::ids::uuid_v7()) };
         File::create_new(self.file(&upload)).await.map_err(|e| disk(&e))?;
         let begun = async {
             let mut tx = self.store.project_tx(&scope).await?;
-            tx.begin_upload(upload.id, repository).await?;
+            tx.begin_upload(upload.id, repository, length.unwrap_or_default()).await?;
             tx.commit().await
         };
         if let Err(error) = begun.await {
@@ -61,22 +75,26 @@ impl Registry {
 
     /// How much of an upload is durable.
     pub(crate) async fn upload_offset(&self, upload: &Upload) -> Outcome<u64> {
+        Ok(self.open_upload(upload).await?.offset_bytes)
+    }
+
+    async fn open_upload(&self, upload: &Upload) -> Outcome<OpenUpload> {
         let mut tx = self.store.project_tx(&upload.scope).await?;
         match tx.upload(upload.id, upload.repository).await? {
-            Some(offset) => Ok(offset),
+            Some(open) => Ok(open),
             None => unknown(),
         }
     }
 
-    /// Appends a body, from `start` if the client says where it begins; answers how much there is now.
+    /// Appends a body; answers how much there is now.
     pub(crate) async fn append<E: std::fmt::Display>(
         &self,
         upload: &Upload,
-        start: Option<u64>,
+        part: Part,
         body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
     ) -> Outcome<u64> {
         let mut turn = self.sessions.take_over(upload.id).await;
-        self.append_in_turn(upload, &mut turn, start, body).await
+        self.append_in_turn(upload, &mut turn, part, body).await
     }
 
     /// Appends what is left, verifies the whole and links it as a blob of the repository.
@@ -84,11 +102,11 @@ impl Registry {
         &self,
         upload: &Upload,
         digest: &Digest,
-        start: Option<u64>,
+        part: Part,
         body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
     ) -> Outcome<u64> {
         let mut turn = self.sessions.take_over(upload.id).await;
-        let size = self.append_in_turn(upload, &mut turn, start, body).await?;
+        let size = self.append_in_turn(upload, &mut turn, part, body).await?;
         let got = self.digest_of_upload(upload, &turn, size, digest.algorithm()).await?;
         if got != *digest {
             self.drop_upload(upload).await?;
@@ -141,13 +159,20 @@ impl Registry {
         &self,
         upload: &Upload,
         turn: &mut Turn,
-        start: Option<u64>,
+        part: Part,
         mut body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
     ) -> Outcome<u64> {
-        let mut noted = self.upload_offset(upload).await?;
-        if start.is_some_and(|start| start != noted) {
+        let open = self.open_upload(upload).await?;
+        let mut noted = open.offset_bytes;
+        if part.start.is_some_and(|start| start != noted) {
             return Err(Failure::OutOfOrder { offset: noted });
         }
+        // Before a byte of it is read, where its length is known.
+        let mut room = match part.length {
+            _ if !open.is_limited => u64::MAX,
+            Some(length) => self.reserve(upload, noted.saturating_add(length)).await?,
+            None => noted,
+        };
         let mut file = match OpenOptions::new().write(true).open(self.file(upload)).await {
             Ok(file) => file,
             // Renamed to a blob by a request that ended before it was noted, or lost with its disk.
@@ -194,6 +219,15 @@ impl Registry {
                 outcome = refused(Code::SizeInvalid, format!("a blob may have {LAYER_BYTES_MAX} bytes"));
                 break;
             }
+            if offset + chunk.len() as u64 > room {
+                match self.reserve_more(upload, offset + chunk.len() as u64).await {
+                    Ok(more) => room = more,
+                    Err(failure) => {
+                        outcome = Err(failure);
+                        break;
+                    }
+                }
+            }
             if let Err(error) = file.write_all(&chunk).await {
                 outcome = Err(disk(&error));
                 break;
@@ -212,6 +246,22 @@ impl Registry {
             Ok(()) => outcome.map(|()| offset),
             // What made the body end says more than what followed from it.
             Err(error) => outcome.and(Err(error)),
+        }
+    }
+
+    /// Reserves what the project keeps of this upload; answers how much that is.
+    async fn reserve(&self, upload: &Upload, bytes: u64) -> Outcome<u64> {
+        let mut tx = self.store.project_tx(&upload.scope).await?;
+        tx.reserve_registry_bytes(upload.id, bytes).await?;
+        tx.commit().await?;
+        Ok(bytes)
+    }
+
+    /// For a body of unknown length: some way ahead, or as much as is here if there is not so much room.
+    async fn reserve_more(&self, upload: &Upload, needed: u64) -> Outcome<u64> {
+        match self.reserve(upload, needed + UPLOAD_NOTED_BYTES).await {
+            Err(Failure::Broken(Error::Forbidden(_))) => self.reserve(upload, needed).await,
+            other => other,
         }
     }
 

@@ -3,8 +3,10 @@
 
 mod blobs;
 mod collection;
+mod interrupted;
 mod lists;
 mod manifests;
+mod quota;
 mod runnable;
 mod uploads;
 

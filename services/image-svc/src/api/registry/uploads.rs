@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     api::AppState,
-    registry::{Failure, Outcome, Source, refused, upload::Upload},
+    registry::{
+        Failure, Outcome, Source, refused,
+        upload::{Part, Upload},
+    },
 };
 
 const PATH: &str = "/internal/v1/registry/uploads/{id}";
@@ -38,10 +41,14 @@ pub(crate) async fn begin_upload(
     if let Some(mounted) = mount(&state, (&scope, repository), &query).await? {
         return Ok(created(&query.name, &mounted));
     }
-    let upload = state.registry.begin_upload(scope, repository).await?;
+    let length = wanted.as_ref().and_then(|_| length(request.headers()));
+    let upload = state.registry.begin_upload(scope, repository, length).await?;
     match wanted {
         None => Ok(under_way(StatusCode::ACCEPTED, &query.name, upload.id, 0)),
-        Some(wanted) => finish(&state, (upload, Once(true)), wanted, None, request.into_body(), &query.name).await,
+        Some(wanted) => {
+            finish(&state, (upload, Once(true)), wanted, Part { start: None, length }, request.into_body(), &query.name)
+                .await
+        }
     }
 }
 
@@ -79,9 +86,9 @@ pub(crate) async fn append_upload(
     ToUpload { upload, query }: ToUpload,
     request: Request,
 ) -> Answer {
-    let start = start(request.headers())?;
+    let part = part(request.headers())?;
     let (registry, body) = (state.registry.clone(), request.into_body().into_data_stream());
-    let outcome = detached(async move { registry.append(&upload, start, body).await }).await;
+    let outcome = detached(async move { registry.append(&upload, part, body).await }).await;
     match outcome {
         Ok(offset) => Ok(under_way(StatusCode::ACCEPTED, &query.name, upload.id, offset)),
         Err(failure) => Ok(out_of_order(failure, &query.name, upload.id)),
@@ -102,8 +109,8 @@ pub(crate) async fn finish_upload(
         return Ok(refused(Code::DigestInvalid, "digest is missing")?);
     };
     let wanted = digest(written)?;
-    let start = start(request.headers())?;
-    finish(&state, (upload, Once(false)), wanted, start, request.into_body(), &query.name).await
+    let part = part(request.headers())?;
+    finish(&state, (upload, Once(false)), wanted, part, request.into_body(), &query.name).await
 }
 
 /// Cancel an upload.
@@ -122,14 +129,14 @@ async fn finish(
     state: &AppState,
     (upload, once): (Upload, Once),
     wanted: Digest,
-    start: Option<u64>,
+    part: Part,
     body: Body,
     name: &str,
 ) -> Answer {
     let (registry, stream): (_, BodyDataStream) = (state.registry.clone(), body.into_data_stream());
     let digest = wanted.clone();
     let work = async move {
-        let outcome = registry.finish_upload(&upload, &wanted, start, stream).await;
+        let outcome = registry.finish_upload(&upload, &wanted, part, stream).await;
         if outcome.is_err() && once.0 {
             // It may be over already.
             let _ = registry.cancel_upload(&upload).await;
@@ -147,6 +154,14 @@ async fn detached<T: Send + 'static>(work: impl Future<Output = Outcome<T>> + Se
     request::spawn(work).await.unwrap_or_else(|e| Err(Failure::Broken(Error::internal(e))))
 }
 
+fn part(headers: &HeaderMap) -> Outcome<Part> {
+    Ok(Part { start: start(headers)?, length: length(headers) })
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Where a part says it begins: `Content-Range: 0-99`, with or without a unit and a total.
 fn start(headers: &HeaderMap) -> Outcome<Option<u64>> {
     let Some(value) = headers.get(header::CONTENT_RANGE) else { return Ok(None) };
@@ -156,9 +171,8 @@ fn start(headers: &HeaderMap) -> Outcome<Option<u64>> {
     let (first, rest) = text.split_once('-').ok_or_else(bad)?;
     let last = rest.split('/').next().unwrap_or_default();
     let (first, last): (u64, u64) = (first.trim().parse().map_err(|_| bad())?, last.trim().parse().map_err(|_| bad())?);
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     let spans = last.checked_sub(first).map(|n| n.saturating_add(1));
-    if spans.is_none() || length.is_some_and(|length| spans != Some(length)) {
+    if spans.is_none() || length(headers).is_some_and(|length| spans != Some(length)) {
         return refused(Code::BlobUploadInvalid, "Content-Range is not as long as the content");
     }
     Ok(Some(first))
