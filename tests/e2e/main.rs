@@ -18,6 +18,7 @@ mod openapi;
 mod options;
 mod pause;
 mod platform;
+mod policy;
 mod registry;
 mod runtimes;
 mod shared_network;
