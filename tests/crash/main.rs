@@ -1,6 +1,8 @@
 //! `kill -9` of each service in turn while containers run: they keep running, logging and their
 //! exit codes; everything works again, nothing is lost and nothing doubled. Runs alone, on one host.
 
+mod absence;
+
 use std::time::Duration;
 
 use nix::{
@@ -113,27 +115,6 @@ fn an_exit_while_the_agent_is_down_keeps_its_code() {
         assert_eq!(docker.ok(&["wait", name]), code.to_string());
         docker.remove(&[name]);
     }
-}
-
-#[test]
-fn a_shim_that_is_killed_ends_its_container_with_a_reason() {
-    let suite = Suite::here();
-    let docker = suite.docker();
-    let name = unique("shimless");
-    let id = docker.ok(&["run", "-d", "--name", &name, "busybox", "sleep", "600"]);
-    let shim = std::fs::read_dir("/proc")
-        .expect("/proc")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .find(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.contains("wharfage-shim") && line.contains(&id))
-        })
-        .expect("the container has a shim");
-    kill(Pid::from_raw(shim), Signal::SIGKILL).expect("it runs");
-    eventually("it is reported as exited", Duration::from_secs(10), || {
-        docker.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", &name]) == "exited 137"
-    });
-    docker.remove(&[&name]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod openapi;
 mod options;
 mod pause;
 mod platform;
+mod policy;
 mod registries;
 mod registry;
 mod runtimes;

@@ -179,3 +179,96 @@ fn a_wait_ends_with_an_exit_although_the_policy_starts_it_again() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     docker.remove(&[&name]);
 }
+
+#[test]
+fn f28_an_exec_that_is_killed_for_its_memory_is_told_and_the_container_lives() {
+    let docker = Suite::here().docker();
+    let name = unique("oom-exec");
+    let _ = docker.ok(&["run", "-d", "-m", "32m", "--name", &name, "busybox", "sleep", "600"]);
+    assert_eq!(docker.run(&["exec", &name, "true"]).code, 0, "the control: a modest one ends well");
+    assert_eq!(docker.run(&["exec", &name, "tail", "/dev/zero"]).code, 137);
+    let shown = || docker.ok(&["inspect", "-f", "{{.State.Status}} {{.State.OOMKilled}}", &name]);
+    eventually("it is told", Duration::from_secs(15), || shown() == "running true");
+    assert_eq!(docker.ok(&["exec", &name, "echo", "lives"]), "lives");
+    docker.remove(&[&name]);
+}
+
+/// Processes that have ended and that their parent does not wait for.
+fn zombies_of(parent: u32) -> usize {
+    let of = |status: &str, field: &str| {
+        status.lines().find_map(|line| Some(line.strip_prefix(field)?.trim().to_owned())).unwrap_or_default()
+    };
+    let all = std::fs::read_dir("/proc").expect("procfs").flatten();
+    let statuses = all.filter_map(|entry| std::fs::read_to_string(entry.path().join("status")).ok());
+    statuses.filter(|s| of(s, "State:").starts_with('Z') && of(s, "PPid:") == parent.to_string()).count()
+}
+
+#[test]
+fn f44_crowds_orphans_and_daemons_end_with_their_container_and_leave_no_zombie() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let name = unique("crowd");
+    let script = "for i in $(seq 300); do sleep 600 & done; for i in $(seq 20); do (setsid sleep 600 &); done; \
+        for i in $(seq 1000); do true & done; touch /ready; exec sleep 600";
+    let id = docker.ok(&["run", "-d", "--name", &name, "--pids-limit", "2000", "busybox", "sh", "-c", script]);
+    let _ = docker.ok(&["exec", "-d", &name, "sh", "-c", "(setsid sleep 600 &) ; sleep 600 & exit"]);
+    eventually("the crowd is there", Duration::from_secs(60), || {
+        docker.run(&["exec", &name, "test", "-e", "/ready"]).code == 0
+    });
+    let with_id = |what: &str| -> Vec<u32> {
+        let all = std::fs::read_dir("/proc").expect("procfs").flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let reads = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/{what}")).is_ok_and(|t| t.contains(&id));
+        pids.filter(reads).collect()
+    };
+    assert!(with_id("cgroup").len() > 300, "they are seen from here: {}", with_id("cgroup").len());
+    let shim = with_id("cmdline").into_iter().find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("wharfage-shim"))
+    });
+    let shim = shim.expect("it has a shim");
+    let agent = u32::try_from(suite.pid_of("node-agent-1")).expect("a pid");
+    eventually("nobody waits to be reaped", Duration::from_secs(5), || zombies_of(shim) + zombies_of(agent) == 0);
+    let begun = Instant::now();
+    docker.remove(&[&name]);
+    eventually("all of them are gone", Duration::from_secs(3), || with_id("cgroup").is_empty());
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    eventually("nobody waits to be reaped", Duration::from_secs(5), || zombies_of(agent) == 0);
+    // The control: one of ours that nobody has waited for is counted.
+    let mut child = std::process::Command::new("true").spawn().expect("runs");
+    eventually("it is seen", Duration::from_secs(5), || zombies_of(std::process::id()) > 0);
+    let _ = child.wait();
+}
+
+#[test]
+fn f46_a_crowd_that_crashes_again_and_again_is_slowed_down_and_starves_nobody() {
+    let suite = Suite::here();
+    let docker = suite.docker();
+    let names: Vec<String> = (0..16).map(|_| unique("crash-loop")).collect();
+    for name in &names {
+        let _ = docker.ok(&["run", "-d", "--name", name, "--restart", "always", "busybox", "false"]);
+    }
+    let restarts = || -> Vec<u32> {
+        let args = ["inspect", "-f", "{{.RestartCount}}"];
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        docker.ok(&[&args[..], &names].concat()).lines().map(|n| n.parse().expect("a number")).collect()
+    };
+    eventually("all of them are well into it", Duration::from_secs(60), || restarts().iter().all(|n| *n >= 4));
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", suite.pid_of("node-agent-1"))).expect("it runs");
+        let after_name = stat.rsplit(") ").next().expect("a line");
+        after_name.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()
+    };
+    let (before, busy, begun) = (restarts(), ticks(), Instant::now());
+    // From the fifth on at least 1.6 s lie between two attempts.
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert_eq!(docker.ok(&["run", "--rm", "busybox", "echo", "served"]), "served");
+    }
+    let took = begun.elapsed().as_secs_f64();
+    let most = 1 + (took / 1.6).ceil() as u32;
+    for (before, after) in before.iter().zip(restarts()) {
+        assert!(after - before <= most, "{} attempts in {took} s", after - before);
+    }
+    let share = (ticks() - busy) as f64 / 100.0 / took;
+    assert!(share < 1.0, "the agent takes {share} of a processor");
+    docker.remove(&names.iter().map(String::as_str).collect::<Vec<_>>());
+}

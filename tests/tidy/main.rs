@@ -4,3 +4,4 @@ mod compatibility;
 mod compose;
 mod dependencies;
 mod files;
+mod isolation;

@@ -160,6 +160,14 @@ impl RunDir {
         read_document(&self.exec_record(exec_id))
     }
 
+    /// What the last shim here was told to run.
+    ///
+    /// # Errors
+    /// Unreadable or not our document.
+    pub fn read_config(&self) -> io::Result<Option<ShimConfig>> {
+        read_document(&self.config())
+    }
+
     /// PID of the first process while the run lasts.
     #[must_use]
     pub fn read_pid(&self) -> Option<u32> {

@@ -55,11 +55,24 @@ impl Ledger {
             let Ok(id) = name.to_string_lossy().parse::<ContainerId>() else { continue };
             let dir = self.places.container(&id);
             let plan = read(&dir.join(PLAN));
-            // No state: the agent died before it did anything but make the directory.
-            let state = read(&dir.join(STATE)).unwrap_or_else(|| State { held: true, ..State::new() });
+            let state = read(&dir.join(STATE)).unwrap_or_else(|| self.reconstructed(&id));
             entries.push(Entry { id, plan, state });
         }
         Ok(entries)
+    }
+
+    /// The state of a container whose own file is damaged or gone: of the run its shim was told of, if there
+    /// was one, which is then adopted as any other; otherwise the agent died before it did anything but make
+    /// the directory.
+    fn reconstructed(&self, id: &ContainerId) -> State {
+        let fresh = State { held: true, ..State::new() };
+        let told = self.places.run_dir(id).read_config().unwrap_or_else(|error| {
+            tracing::error!(container = %id, %error, "what its shim was told cannot be read");
+            None
+        });
+        let Some(config) = told else { return fresh };
+        tracing::warn!(container = %id, run = config.run, "its state was lost and is taken from its shim");
+        State { unseen: true, ..State::begun(config.run, config.restart) }
     }
 
     pub(crate) fn save_plan(&self, plan: &PlannedContainer) -> io::Result<()> {
@@ -155,5 +168,26 @@ mod tests {
         assert!(found[0].plan.is_none());
         assert_eq!(found[0].state.observed.progress.run, 3);
         assert!(found[0].state.unseen && found[0].state.held);
+    }
+
+    #[test]
+    fn f50_a_state_that_is_damaged_is_the_run_the_shim_was_told_of() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let places = Places::new(root.path(), root.path());
+        let (ledger, id) = (Ledger::new(places.clone()), ContainerId::from_bytes([2; 32]));
+        ledger.save_state(&id, &State::new()).expect("saves");
+        fs::write(places.container(&id).join(STATE), "").expect("damages");
+        let only = || ledger.containers().expect("reads").remove(0).state;
+        assert!(!only().is_alive(), "no shim was told of anything");
+        fs::create_dir_all(places.run_dir(&id).path()).expect("creates");
+        let config = serde_json::json!({
+            "id": id.to_string(), "run": 4, "restart": 2, "bundle": "/b", "cgroup_path": "/c",
+            "runtime": {"name": "runc", "path": "/usr/sbin/runc", "root": "/r"}, "log": null,
+            "tty": false, "open_stdin": false, "stdin_once": false
+        });
+        fs::write(places.run_dir(&id).config(), config.to_string()).expect("writes");
+        let state = only();
+        assert!(state.is_alive() && state.unseen && state.held);
+        assert_eq!((state.observed.progress.run, state.observed.progress.restart), (4, 2));
     }
 }

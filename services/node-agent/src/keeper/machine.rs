@@ -168,6 +168,12 @@ impl State {
         }
     }
 
+    /// A container of which nothing is known but that a run was begun.
+    pub(crate) fn begun(run: u32, restart: u32) -> Self {
+        let progress = Progress { run, restart, phase: Phase::Starting };
+        Self { observed: Observed::at(progress), held: true, ..Self::new() }
+    }
+
     /// PID 1 runs, or the runtime is at it.
     pub(crate) fn is_alive(&self) -> bool {
         matches!(self.observed.progress.phase, Phase::Starting | Phase::Running)

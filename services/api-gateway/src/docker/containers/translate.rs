@@ -78,6 +78,8 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
     let log = log::log(host, &labels, &env, &mut warnings)?;
     let check = health::merge(config.healthcheck.as_ref(), image.healthcheck.as_ref());
     let shell = if config.shell.0.is_empty() { &image.shell } else { &config.shell.0 };
+    let exposed_ports = ports::exposed(config.exposed_ports.keys().map(String::as_str), &image.exposed_ports)?;
+    let port_bindings = ports::bindings(&host.port_bindings)?;
     let spec = ContainerSpec {
         healthcheck: check.as_ref().map(|check| health::complete(check, shell, &mut warnings)).transpose()?.flatten(),
         image: config.image.clone(),
@@ -97,9 +99,9 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         console_size: settings::console_size(host.console_size)?,
         stop_signal: settings::stop_signal(&config.stop_signal, image.stop_signal.as_deref())?,
         stop_timeout_s: config.stop_timeout,
-        exposed_ports: ports::exposed(config.exposed_ports.keys().map(String::as_str), &image.exposed_ports)?,
-        port_bindings: ports::bindings(&host.port_bindings)?,
-        publish_all: host.publish_all_ports,
+        publish_all: ports::publish_all(host.publish_all_ports, &exposed_ports, &port_bindings)?,
+        exposed_ports,
+        port_bindings,
         auto_remove: host.auto_remove,
         restart: restart(host)?,
         resources: resources::resources(host, &mut warnings)?,

@@ -86,6 +86,18 @@ fn every_field_of_the_host_configuration_is_honoured_refused_or_warned_about() {
     rows_cover(&rows, &HostConfig::schema());
 }
 
+#[test]
+fn all_exposed_ports_are_published_up_to_as_many_as_may_be_bound_one_by_one() {
+    let exposing = |count: u16, publish_all: bool| {
+        let ports: serde_json::Map<String, Value> = (1..=count).map(|n| (n.to_string(), json!({}))).collect();
+        fate(json!({"Image": "i", "ExposedPorts": ports, "HostConfig": {"PublishAllPorts": publish_all}}))
+    };
+    assert_eq!(exposing(256, true).0, Honoured);
+    assert_eq!(exposing(257, false).0, Honoured);
+    let (got, text) = exposing(257, true);
+    assert_eq!((got, text.as_str()), (Invalid, "PublishAllPorts: at most 256 ports can be published"));
+}
+
 type Rows = Vec<(&'static str, Value, Fate)>;
 
 fn namespaces() -> Rows {

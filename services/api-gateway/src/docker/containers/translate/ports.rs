@@ -51,6 +51,14 @@ pub(super) fn bindings(wanted: &BTreeMap<String, Vec<host_config::PortBinding>>)
     Ok(bindings)
 }
 
+/// Whether every exposed port shall be published too: a host's ports are all its tenants'.
+pub(super) fn publish_all(asked: bool, exposed: &[String], bindings: &[PortBinding]) -> Result<bool> {
+    if asked && exposed.len() + bindings.len() > BINDINGS_MAX {
+        return Err(invalid(format!("PublishAllPorts: at most {BINDINGS_MAX} ports can be published")));
+    }
+    Ok(asked)
+}
+
 fn check_address(written: &str) -> Result<()> {
     match written {
         "" | "0.0.0.0" | "::" => Ok(()),
