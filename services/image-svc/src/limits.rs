@@ -98,6 +98,7 @@ pub(crate) const COLLECTED_AT_ONCE: i32 = 500;
 pub(crate) const SHARDS_COMPARED: u16 = 16;
 /// Shortest time between two collections that can be configured.
 pub(crate) const COLLECTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Pushes to registries of others at a time.
 pub(crate) const PUSHES_MAX: usize = 64;
 /// Repositories that a registry is asked to link a layer from before it is sent.
@@ -106,5 +107,6 @@ pub(crate) const MOUNTS_TRIED_MAX: usize = 3;
 pub(crate) const PUSH_ANSWER_PATIENCE: Duration = Duration::from_secs(300);
 /// Pages of an upstream's catalog that one search reads.
 pub(crate) const CATALOG_PAGES_MAX: usize = 10;
+
 /// Changes to what a project keeps that are not added up yet.
 pub(crate) const USAGE_ROWS_KEPT: i32 = 16;

@@ -86,7 +86,7 @@ impl Repository {
         };
         match response.status() {
             StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => Ok(()),
-            _ => Err(self.refusal(response).await),
+            _ => Err(self.refused(response).await),
         }
     }
 
@@ -106,7 +106,7 @@ impl Repository {
         let silent = |_| UpstreamError::Unreachable("the registry does not answer to the manifest".into());
         let response = response.map_err(silent)??;
         if !response.status().is_success() {
-            return Err(self.refusal(response).await);
+            return Err(self.refused(response).await);
         }
         let kept =
             response.headers().get("docker-content-digest").and_then(|d| d.to_str().ok()?.parse::<Digest>().ok());
@@ -116,6 +116,12 @@ impl Repository {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// What a registry says no with, if it says it in time: nothing else watches over what is sent.
+    async fn refused(&self, response: Response) -> UpstreamError {
+        let silent = UpstreamError::Unreachable("the registry refuses and does not say why".into());
+        tokio::time::timeout(self.idle(), self.refusal(response)).await.unwrap_or(silent)
     }
 
     fn location(&self, response: &Response) -> Result<Url, UpstreamError> {
