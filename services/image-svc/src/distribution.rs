@@ -17,10 +17,10 @@ pub(crate) async fn inspect(puller: &Puller, request: &DistributionRequest) -> R
     let reference: ImageReference = request.reference.parse()?;
     let mut worst = UpstreamError::Unreachable(format!("no upstream is configured for {}", reference.registry));
     let sources = puller.sources(&reference, request.project, request.auth.as_ref()).await;
-    let sources = sources.map_err(|error| match error {
+    let sources = sources.map_err(|error| {
         // Of the hosted registry, which says this of what the caller may not know.
-        UpstreamError::Denied => Error::NotFound("name unknown: repository name not known to registry".into()),
-        other => told(other),
+        let unknown = || Error::NotFound("name unknown: repository name not known to registry".into());
+        if error == UpstreamError::Denied { unknown() } else { told(error) }
     })?;
     for source in &sources {
         match at(source, &reference).await {
@@ -68,6 +68,10 @@ fn told(error: UpstreamError) -> Error {
         UpstreamError::ManifestUnknown => Error::NotFound("manifest unknown: manifest unknown".into()),
         UpstreamError::Denied => Error::Forbidden("denied: requested access to the resource is denied".into()),
         UpstreamError::Unauthorized(text) => Error::Unauthenticated(format!("unauthorized: {text}")),
-        other => other.of_registry(),
+        UpstreamError::Unreachable(_)
+        | UpstreamError::Refused(_)
+        | UpstreamError::RateLimited(_)
+        | UpstreamError::NoPlatform(_)
+        | UpstreamError::Invalid(_) => error.of_registry(),
     }
 }

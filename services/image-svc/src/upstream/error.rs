@@ -49,7 +49,12 @@ impl UpstreamError {
         match self {
             Self::Denied => Error::Forbidden("denied: requested access to the resource is denied".into()),
             Self::Unauthorized(text) => Error::Failed(format!("unauthorized: {text}")),
-            other => other.of_registry(),
+            Self::Unreachable(_)
+            | Self::Refused(_)
+            | Self::ManifestUnknown
+            | Self::RateLimited(_)
+            | Self::NoPlatform(_)
+            | Self::Invalid(_) => self.of_registry(),
         }
     }
 

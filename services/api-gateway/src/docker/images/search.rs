@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn filters_narrow_and_the_limit_counts_what_is_left() {
         let hits = || {
-            let hit = |n: usize| SearchHit { name: format!("a{n}"), is_official: n % 2 == 0 };
+            let hit = |n: usize| SearchHit { name: format!("a{n}"), is_official: n.is_multiple_of(2) };
             (0..10).map(hit).collect::<Vec<_>>()
         };
         let found = |query: &str| Wanted::read(&Query::parse(query)).expect(query).of(hits()).len();
