@@ -172,6 +172,8 @@ fn the_description_names_every_route() {
         paths,
         [
             "/hosts/v1/layers/{digest}",
+            "/internal/v1/archives",
+            "/internal/v1/archives/saved",
             "/internal/v1/images",
             "/internal/v1/layers",
             "/internal/v1/logins",
