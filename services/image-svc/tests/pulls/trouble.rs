@@ -174,6 +174,7 @@ fn the_description_names_every_route() {
             "/hosts/v1/layers/{digest}",
             "/internal/v1/archives",
             "/internal/v1/archives/saved",
+            "/internal/v1/distributions",
             "/internal/v1/images",
             "/internal/v1/layers",
             "/internal/v1/logins",
@@ -186,6 +187,7 @@ fn the_description_names_every_route() {
             "/internal/v1/registry/tags",
             "/internal/v1/registry/uploads",
             "/internal/v1/registry/uploads/{id}",
+            "/internal/v1/searches",
         ]
     );
 }
