@@ -117,8 +117,9 @@ impl Document {
         if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
             return invalid(format!("Encountered remote {:?}(unknown) when fetching: not an image", config.media_type));
         }
-        if let Some(other) = layers.iter().chain([&config]).find(|d| d.digest.algorithm() != DigestAlgorithm::Sha256) {
-            return invalid(format!("{}: an image that runs here is named by sha256 digests", other.digest));
+        // It becomes the image's id.
+        if config.digest.algorithm() != DigestAlgorithm::Sha256 {
+            return invalid(format!("{}: the config of an image that runs here has a sha256 digest", config.digest));
         }
         if config.size > CONFIG_BYTES_MAX {
             return invalid(format!("the image config has {} bytes; the limit is {CONFIG_BYTES_MAX}", config.size));

@@ -7,8 +7,8 @@ use std::{
     rc::Rc,
 };
 
-use model::{Digest, LayerEncoding};
-use ring::digest::{Context, SHA256};
+use model::{Digest, DigestAlgorithm, LayerEncoding};
+use ring::digest::{Context, SHA256, SHA512};
 
 /// What a layer may cost.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +36,12 @@ pub(super) struct Hashing<R> {
 }
 
 impl<R: Read> Hashing<R> {
-    pub(super) fn new(inner: R) -> Self {
-        Self { inner, hash: Context::new(&SHA256), count: Rc::default() }
+    pub(super) fn new(inner: R, algorithm: DigestAlgorithm) -> Self {
+        let hash = match algorithm {
+            DigestAlgorithm::Sha256 => &SHA256,
+            DigestAlgorithm::Sha512 => &SHA512,
+        };
+        Self { inner, hash: Context::new(hash), count: Rc::default() }
     }
 
     pub(super) fn counter(&self) -> Rc<Cell<u64>> {
@@ -45,9 +49,7 @@ impl<R: Read> Hashing<R> {
     }
 
     pub(super) fn finish(self) -> Digest {
-        let mut sum = [0_u8; 32];
-        sum.copy_from_slice(self.hash.finish().as_ref());
-        Digest::sha256(sum)
+        self.into_parts().1
     }
 
     pub(super) fn get_mut(&mut self) -> &mut R {
@@ -55,9 +57,16 @@ impl<R: Read> Hashing<R> {
     }
 
     pub(super) fn into_parts(self) -> (R, Digest) {
-        let mut sum = [0_u8; 32];
-        sum.copy_from_slice(self.hash.finish().as_ref());
-        (self.inner, Digest::sha256(sum))
+        let sum = self.hash.finish();
+        let digest = match <[u8; 64]>::try_from(sum.as_ref()) {
+            Ok(long) => Digest::sha512(long),
+            Err(_) => {
+                let mut short = [0_u8; 32];
+                short.copy_from_slice(sum.as_ref());
+                Digest::sha256(short)
+            }
+        };
+        (self.inner, digest)
     }
 }
 
@@ -110,8 +119,14 @@ pub(super) enum Decoder<R: Read> {
 }
 
 impl<R: Read> Decoder<R> {
-    pub(super) fn new(blob: R, encoding: LayerEncoding, limits: Limits) -> io::Result<Self> {
-        let blob = Hashing::new(blob);
+    /// The blob is digested with the hash that names it.
+    pub(super) fn new(
+        blob: R,
+        algorithm: DigestAlgorithm,
+        encoding: LayerEncoding,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let blob = Hashing::new(blob, algorithm);
         let packed = blob.counter();
         fn bounded<D>(inner: D, limits: Limits, packed: Rc<Cell<u64>>) -> Bounded<D> {
             Bounded { inner, limits, packed, unpacked: 0 }

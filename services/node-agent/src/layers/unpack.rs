@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use model::{Digest, LayerDescriptor, LayerEncoding};
+use model::{Digest, DigestAlgorithm, LayerDescriptor, LayerEncoding};
 
 use super::{
     archive::Archive,
@@ -56,8 +56,8 @@ pub(crate) fn unpack<R: Read>(source: Source<'_, R>, stage: &Path) -> Result<(),
 
 fn attempt<R: Read>(source: Source<'_, R>, stage: &Path) -> io::Result<()> {
     let Source { blob, layer, limits } = source;
-    let decoder = Decoder::new(blob, layer.encoding, limits)?;
-    let mut archive = Archive::new(Hashing::new(decoder));
+    let decoder = Decoder::new(blob, layer.digest.algorithm(), layer.encoding, limits)?;
+    let mut archive = Archive::new(Hashing::new(decoder, layer.diff_id.algorithm()));
     let junk = stage.join("junk");
     fs::create_dir(&junk)?;
     let dir = LayerDir::open(&stage.join("fs"), &junk)?;
@@ -106,7 +106,7 @@ pub(crate) struct Extraction<'a> {
 /// `InvalidData` if the archive is at fault.
 pub(crate) fn extract<R: Read>(extraction: Extraction<'_>, blob: R, encoding: LayerEncoding) -> io::Result<()> {
     let Extraction { dir, below, rules, limits } = extraction;
-    let mut archive = Archive::new(Decoder::new(blob, encoding, limits)?);
+    let mut archive = Archive::new(Decoder::new(blob, DigestAlgorithm::Sha256, encoding, limits)?);
     place_all(&mut archive, Placer::new(dir, below, rules), limits)?;
     archive.drain().map(drop)
 }

@@ -364,6 +364,28 @@ fn several_gzip_members_are_one_layer_and_trailing_or_missing_bytes_none() {
 }
 
 #[test]
+fn a_layer_may_be_named_by_its_sha512() {
+    let tar = Tar::default().file("a", "x").done();
+    let long = |bytes: &[u8]| {
+        let sum = ring::digest::digest(&ring::digest::SHA512, bytes);
+        Digest::sha512(sum.as_ref().try_into().expect("64 bytes"))
+    };
+    let ground = Ground::new();
+    let layer = LayerDescriptor {
+        digest: long(&gzip(&tar)),
+        diff_id: sha256(&tar),
+        size_bytes: gzip(&tar).len() as u64,
+        encoding: LayerEncoding::Gzip,
+    };
+    let stage = ground.dir.path().join("stage");
+    unpack(Source { blob: gzip(&tar).as_slice(), layer: &layer, limits: LIMITS }, &stage).expect("unpacks");
+    assert_eq!(fs::read_to_string(ground.fs().join("a")).expect("a file"), "x");
+    let other = LayerDescriptor { digest: long(&tar), ..layer };
+    let error = unpack(Source { blob: gzip(&tar).as_slice(), layer: &other, limits: LIMITS }, &stage);
+    assert!(error.expect_err("refused").to_string().contains("digest"));
+}
+
+#[test]
 fn content_that_does_not_match_its_digests_is_refused() {
     let tar = Tar::default().file("a", "x").done();
     let layer = LayerDescriptor {

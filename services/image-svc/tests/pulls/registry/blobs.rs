@@ -97,3 +97,22 @@ async fn nothing_of_it_opens_to_anybody_but_the_gateway() {
     let answer = stage.host.get(url).query(&repo.query).send().await.expect("an answer");
     assert_eq!(refusal(answer).await, (401, "UNAUTHORIZED".into()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_project_has_is_uploaded_to_the_last_byte() {
+    let stage = Stage::set(&[], "").await;
+    let (theirs, mine) = (stage.project("theirs").await, stage.project("mine").await);
+    let (foreign, repo) = (Repo::made(&stage, theirs, "app").await, Repo::made(&stage, mine, "app").await);
+    let secret = bytes("secret", 1_000);
+    foreign.push_blob(&secret).await;
+    // Whoever knows a digest and lacks bytes is told the same whether somebody else has them or not.
+    let never = bytes("never", 1_000);
+    for content in [&secret, &never] {
+        for part in [&content[..0], &content[..999]] {
+            let begun = repo.begin().await;
+            let put = repo.put(&begun, &sha256(content)).body(part.to_vec()).send().await.expect("an answer");
+            assert_eq!(refusal(put).await, (400, "DIGEST_INVALID".into()));
+            assert_eq!(repo.blob(Method::HEAD, &sha256(content)).send().await.expect("an answer").status(), 404);
+        }
+    }
+}

@@ -171,3 +171,23 @@ async fn what_is_about_a_manifest_says_so_and_is_listed_by_kind() {
     let bad = repo.referrers("sha256:12", None).send().await.expect("an answer");
     assert_eq!(refusal(bad).await, (400, "DIGEST_INVALID".into()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_is_said_to_lie_elsewhere_is_fetched_from_nowhere() {
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    elsewhere.set_nonblocking(true).expect("a listener that does not wait");
+    let stage = Stage::set(&[], "[registry]\nnames = ['registry.test:7300']").await;
+    let project = stage.project("acme").await;
+    let repo = Repo::made(&stage, project, "app").await;
+    let image = TestImage::new("amd64", &[b"far away"]);
+    repo.push_blob(&image.config).await;
+    let mut document: Value = serde_json::from_slice(&image.manifest).expect("JSON");
+    document["layers"][0]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into();
+    document["layers"][0]["urls"] = json!([format!("http://{}/layer", elsewhere.local_addr().expect("an address"))]);
+    let kept = repo.put_manifest("v1", MANIFEST, document.to_string().as_bytes()).await;
+    assert_eq!(kept.status(), 201, "it need not be here to be named");
+    let pulled = stage.pull(project, "registry.test:7300/acme/acme/app:v1").await;
+    assert!(pulled.error.contains("unknown blob"), "{pulled:?}");
+    let asked = elsewhere.accept().expect_err("somebody followed the address");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}

@@ -2,7 +2,7 @@
 
 use super::Repo;
 use crate::{
-    image::{INDEX, TestImage, bytes, index, sha256},
+    image::{INDEX, MANIFEST, TestImage, bytes, index, sha256},
     stage::Stage,
 };
 
@@ -32,6 +32,31 @@ async fn what_is_pushed_is_pulled_from_the_store_itself() {
     assert_eq!(stage.rows().await[0], ("images", 2));
     let gone = stage.pull(project, name).await;
     assert_eq!(gone.status, 404, "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_named_by_their_sha512_are_pulled_and_a_config_is_not() {
+    let stage = Stage::set(&[], NAMES).await;
+    let project = stage.project("acme").await;
+    let repo = Repo::made(&stage, project, "app").await;
+    let image = TestImage::new("amd64", &[&bytes("long", 5_000)]);
+    let sha512 =
+        |content: &[u8]| format!("sha512:{}", hex::encode(ring::digest::digest(&ring::digest::SHA512, content)));
+    for blob in [&image.layers[0], &image.config] {
+        for digest in [sha512(blob), sha256(blob)] {
+            let begun = repo.begin().await;
+            assert_eq!(repo.put(&begun, &digest).body(blob.clone()).send().await.expect("an answer").status(), 201);
+        }
+    }
+    let text = String::from_utf8(image.manifest.clone()).expect("text");
+    let layer = text.replace(&sha256(&image.layers[0]), &sha512(&image.layers[0]));
+    assert_eq!(repo.put_manifest("layer", MANIFEST, layer.as_bytes()).await.status(), 201);
+    let pulled = stage.pull(project, "registry.test:7300/acme/acme/app:layer").await;
+    assert!(pulled.succeeded(), "{pulled:?}");
+    let config = text.replace(&sha256(&image.config), &sha512(&image.config));
+    assert_eq!(repo.put_manifest("config", MANIFEST, config.as_bytes()).await.status(), 201);
+    let refused = stage.pull(project, "registry.test:7300/acme/acme/app:config").await;
+    assert!(refused.error.contains("has a sha256 digest"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
