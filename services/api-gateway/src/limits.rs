@@ -19,6 +19,9 @@ use tokio::sync::OnceCell;
 
 use crate::together::Together;
 
+/// Most a file system in memory may hold (`/dev/shm`, tmpfs, volumes of memory): it counts as memory, and
+/// no host has more to spare.
+pub(crate) const MEMORY_FILE_SYSTEM_BYTES: u64 = 16 << 30;
 /// Largest JSON request body.
 pub(crate) const JSON_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Most keys of one JSON object.

@@ -40,7 +40,7 @@ pub(crate) use body::{ContainerConfig, Healthcheck, Words};
 pub(crate) use commit::{image_name, shown as image_config};
 pub(crate) use list::patterns;
 pub(crate) use sizes::Sizes;
-pub(crate) use translate::byte_size;
+pub(crate) use translate::{byte_size, memory_size};
 
 pub(crate) use render::Line;
 use utoipa_axum::{router::OpenApiRouter, routes};

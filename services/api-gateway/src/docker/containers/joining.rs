@@ -48,11 +48,13 @@ pub(super) async fn check(tx: &mut ProjectTx, container: &ContainerRecord) -> Re
         state::State::Restarting => {
             Err(Error::Conflict(format!("cannot join network namespace of container: {}", state::restarting(&other))))
         }
-        state => Err(Error::Conflict(format!(
-            "cannot join network namespace of a non running container: container {} is {}",
-            other.name,
-            state.as_str()
-        ))),
+        state @ (state::State::Created | state::State::Exited | state::State::Removing) => {
+            Err(Error::Conflict(format!(
+                "cannot join network namespace of a non running container: container {} is {}",
+                other.name,
+                state.as_str()
+            )))
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) use mounts::{Shared, WantedMount};
 pub(crate) use policy::no_such_runtime;
 pub(crate) use ports::port;
 pub(crate) use resources::signal_number;
-pub(crate) use settings::byte_size;
+pub(crate) use settings::{byte_size, memory_size};
 pub(crate) use shared_network::network_of;
 pub(super) use update::{Updated, update};
 

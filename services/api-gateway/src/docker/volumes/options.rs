@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use model::{Error, Result, TmpfsOptions, VolumeBacking};
 
-use crate::docker::containers::byte_size;
+use crate::docker::containers::{byte_size, memory_size};
 
 /// The smallest file system that holds more than its own bookkeeping.
 const SIZE_MIN_BYTES: u64 = 8 << 20;
@@ -49,7 +49,10 @@ fn tmpfs(flags: &str) -> Result<TmpfsOptions> {
     for flag in flags.split(',').map(str::trim).filter(|flag| !flag.is_empty()) {
         let bad = || Error::InvalidArgument(format!("invalid option: \"o={flag}\""));
         match flag.split_once('=').unwrap_or((flag, "")) {
-            ("size", size) => options.size_bytes = Some(byte_size(size).filter(|n| *n > 0).ok_or_else(bad)?),
+            ("size", size) => {
+                let bytes = byte_size(size).filter(|n| *n > 0).ok_or_else(bad)?;
+                options.size_bytes = Some(memory_size("tmpfs size", bytes)?);
+            }
             ("nr_inodes", count) => options.inodes = Some(byte_size(count).filter(|n| *n > 0).ok_or_else(bad)?),
             ("uid", id) => options.uid = id.parse().map_err(|_| bad())?,
             ("gid", id) => options.gid = id.parse().map_err(|_| bad())?,
@@ -115,7 +118,8 @@ mod tests {
         let disk = [("type", "ext4"), ("device", "/dev/sda1")];
         let hidden = [("o", "rbind"), ("device", "/etc")];
         let suid = [("type", "tmpfs"), ("o", "suid")];
-        for options in [&bind[..], &nfs[..], &disk[..], &hidden[..], &suid[..]] {
+        let endless = [("type", "tmpfs"), ("o", "size=17g")];
+        for options in [&bind[..], &nfs[..], &disk[..], &hidden[..], &suid[..], &endless[..]] {
             let error = parse(options).expect_err("refused");
             assert!(matches!(error, Error::Forbidden(_)), "{options:?}: {error:?}");
         }

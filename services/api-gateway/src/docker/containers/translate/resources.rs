@@ -2,12 +2,10 @@
 
 use model::{MemoryBytes, NanoCpus, Resources, Result, Ulimit};
 
-use super::{super::host_config::HostConfig, forbidden, invalid};
+use super::{super::host_config::HostConfig, forbidden, invalid, settings};
 
 /// dockerd's floor for a memory limit.
 const MEMORY_MIN: i64 = 6 * 1024 * 1024;
-/// Largest `/dev/shm`: it counts as memory, and no host has more to spare.
-const SHM_MAX: i64 = 16 << 30;
 /// Most processes one container may be granted.
 const PIDS_MAX: i64 = 32_768;
 /// Most open files per process.
@@ -196,8 +194,7 @@ fn shm_size(size: i64) -> Result<Option<u64>> {
     match size {
         0 => Ok(None),
         n if n < 0 => Err(invalid("SHM size can not be less than 0")),
-        n if n > SHM_MAX => Err(forbidden(format!("ShmSize {n}: at most {SHM_MAX} bytes are available on Wharfage"))),
-        n => Ok(u64::try_from(n).ok()),
+        n => settings::memory_size("ShmSize", n.unsigned_abs()).map(Some),
     }
 }
 

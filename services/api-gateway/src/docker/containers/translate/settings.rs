@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use model::Result;
 
-use super::{invalid, not_built, resources::signal_number};
+use super::{forbidden, invalid, not_built, resources::signal_number};
+use crate::limits::MEMORY_FILE_SYSTEM_BYTES;
 
 /// Entries of any of the short lists.
 const ENTRIES_MAX: usize = 256;
@@ -91,6 +92,16 @@ fn bounded(written: &[String], field: &str) -> Result<()> {
         Err(invalid(format!("{field}: at most {ENTRIES_MAX} entries are possible")))
     } else {
         Ok(())
+    }
+}
+
+/// The size of a file system in memory, which has an end.
+pub(crate) fn memory_size(field: &str, bytes: u64) -> Result<u64> {
+    match bytes {
+        0..=MEMORY_FILE_SYSTEM_BYTES => Ok(bytes),
+        _ => Err(forbidden(format!(
+            "{field} {bytes}: at most {MEMORY_FILE_SYSTEM_BYTES} bytes are available on Wharfage"
+        ))),
     }
 }
 

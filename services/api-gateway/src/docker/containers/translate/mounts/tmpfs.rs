@@ -20,7 +20,10 @@ pub(super) fn from_options(path: &str, options: &str) -> Result<TmpfsMount> {
             None if matches!(option, "suid" | "dev") => {
                 return Err(forbidden(format!("tmpfs option {option:?} is not available on Wharfage")));
             }
-            Some(("size", size)) => mount.size_bytes = Some(settings::byte_size(size).ok_or_else(bad)?),
+            Some(("size", size)) => {
+                let bytes = settings::byte_size(size).ok_or_else(bad)?;
+                mount.size_bytes = Some(settings::memory_size("tmpfs size", bytes)?);
+            }
             Some(("mode", mode)) => {
                 mount.mode = Some(u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o7777).ok_or_else(bad)?);
             }
@@ -61,6 +64,7 @@ pub(super) fn from_mount(mount: &Mount) -> Result<TmpfsMount> {
         }
     }
     let size = u64::try_from(options.size_bytes).map_err(|_| wrong("TmpfsOptions.SizeBytes is negative"))?;
+    let size = settings::memory_size("TmpfsOptions.SizeBytes", size)?;
     let mode = u32::try_from(options.mode).ok().filter(|m| *m <= 0o7777);
     let mode = mode.ok_or_else(|| wrong("TmpfsOptions.Mode is no permission"))?;
     Ok(TmpfsMount {
