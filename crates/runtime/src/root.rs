@@ -17,6 +17,8 @@ use nix::{
 
 use crate::{Error, Result};
 
+/// Tries when the kernel met a rename on its way.
+const ATTEMPTS: u32 = 128;
 /// The kernel's own bound is 40.
 const MAX_LINKS: usize = 40;
 
@@ -93,7 +95,7 @@ fn link(root: &OwnedFd, path: &Path) -> Result<Option<PathBuf>> {
     let what = |e: Errno| Error::io(format!("look at {} of the image", path.display()), io::Error::from(e));
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let fd = match openat2(root, path, how) {
+    let fd = match open_below(root, path, how) {
         Ok(fd) => fd,
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
         Err(e) => return Err(what(e)),
@@ -102,6 +104,18 @@ fn link(root: &OwnedFd, path: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     Ok(Some(readlinkat(&fd, "").map_err(what)?.into()))
+}
+
+/// `openat2`, again when anything on the machine was renamed on its way (`EAGAIN`): a tenant who renames all
+/// the time must not have his neighbours' starts fail.
+pub(crate) fn open_below(root: &OwnedFd, path: &Path, how: OpenHow) -> nix::Result<OwnedFd> {
+    for _ in 1..ATTEMPTS {
+        match openat2(root, path, how) {
+            Err(Errno::EAGAIN) => {}
+            other => return other,
+        }
+    }
+    openat2(root, path, how)
 }
 
 fn open_root(rootfs: &Path) -> Result<OwnedFd> {

@@ -6,11 +6,11 @@ use std::{fs::File, io::Read as _, os::fd::OwnedFd, path::Path};
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
+    fcntl::{OFlag, OpenHow, ResolveFlag, open},
     sys::stat::{FileStat, Mode, SFlag, fstat},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, root};
 
 /// What is read of such a file at most.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -183,7 +183,7 @@ fn open_in_root(rootfs: &Path, inside: &str) -> nix::Result<OwnedFd> {
     let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(&root, inside, how)
+    root::open_below(&root, Path::new(inside), how)
 }
 
 fn kind(stat: &FileStat) -> SFlag {

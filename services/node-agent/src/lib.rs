@@ -30,6 +30,7 @@ mod plug;
 pub mod purge;
 mod reconcile;
 mod report;
+mod resolve;
 mod rootfs;
 mod runtimes;
 mod shims;

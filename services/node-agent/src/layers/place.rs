@@ -90,7 +90,7 @@ impl LayerDir {
 
     /// Resolves inside, and on the same file system.
     pub(super) fn below(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        Ok(openat2(&self.root, path, DIRECTORY, Mode::empty(), inside() | ResolveFlags::NO_XDEV)?)
+        Ok(crate::resolve::openat2(&self.root, path, DIRECTORY, inside() | ResolveFlags::NO_XDEV)?)
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, fstat, fstatfs, openat,
-        openat2, statx,
+        statx,
     },
     io::Errno,
 };
@@ -24,8 +24,6 @@ use crate::rootfs::Visit;
 
 /// A directory to resolve names in; gives no right to read it.
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-/// Tries when the kernel met a rename on its way (`EAGAIN`).
-const ATTEMPTS: u32 = 128;
 
 /// File systems whose content is a container's own: overlay, tmpfs, and what hosts keep data on.
 const ADMITTED: [i64; 9] = [
@@ -127,13 +125,7 @@ impl Root {
     fn resolve(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
         let path = if path.is_empty() { b".".as_slice() } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for _ in 1..ATTEMPTS {
-            match openat2(&self.dir, path, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                other => return Ok(other?),
-            }
-        }
-        Ok(openat2(&self.dir, path, flags, Mode::empty(), resolve)?)
+        Ok(crate::resolve::openat2(&self.dir, path, flags, resolve)?)
     }
 }
 

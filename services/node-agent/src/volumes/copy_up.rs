@@ -25,7 +25,7 @@ pub(super) fn source(rootfs: &Path, path: &str) -> io::Result<Option<OwnedFd>> {
     let root = rustix::fs::openat(CWD, rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let scope = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(&root, path.trim_start_matches('/'), flags, Mode::empty(), scope) {
+    match crate::resolve::openat2(&root, path.trim_start_matches('/'), flags, scope) {
         Ok(source) => Ok(Some(source)),
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::NOTDIR) => {

@@ -26,7 +26,7 @@ pub(super) fn inside(data: &Path, subpath: &str) -> io::Result<OwnedFd> {
         return Ok(root);
     }
     let scope = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    rustix::fs::openat2(&root, subpath, flags, Mode::empty(), scope)
+    crate::resolve::openat2(&root, subpath, flags, scope)
         .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("cannot access path {subpath}: {e}")))
 }
 
@@ -96,15 +96,15 @@ fn make_path(root: &Path, path: &str) -> io::Result<OwnedFd> {
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let above = if so_far.is_empty() { ".".to_owned() } else { so_far.clone() };
         so_far = if so_far.is_empty() { part.to_owned() } else { format!("{so_far}/{part}") };
-        match rustix::fs::openat2(&root, so_far.as_str(), flags, Mode::empty(), scope) {
+        match crate::resolve::openat2(&root, so_far.as_str(), flags, scope) {
             Err(rustix::io::Errno::NOENT) => {
-                let dir = rustix::fs::openat2(&root, above.as_str(), flags | OFlags::DIRECTORY, Mode::empty(), scope)?;
+                let dir = crate::resolve::openat2(&root, above.as_str(), flags | OFlags::DIRECTORY, scope)?;
                 rustix::fs::mkdirat(&dir, part, Mode::from_raw_mode(0o755))?;
             }
             found => drop(found?),
         }
     }
-    Ok(rustix::fs::openat2(&root, so_far.as_str(), flags, Mode::empty(), scope)?)
+    Ok(crate::resolve::openat2(&root, so_far.as_str(), flags, scope)?)
 }
 
 /// Unmounts everything below a staging directory and takes it away. Nothing is deleted that could be

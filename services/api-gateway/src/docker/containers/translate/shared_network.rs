@@ -69,14 +69,11 @@ mod tests {
     fn refusal(more: &Value) -> String {
         let mut document = json!({"HostConfig": {"NetworkMode": "container:web"}, "Cmd": ["sh"]});
         for (field, value) in more.as_object().expect("fields") {
-            match value {
-                Value::Object(_) if field == "HostConfig" => {
-                    document["HostConfig"]
-                        .as_object_mut()
-                        .expect("fields")
-                        .extend(value.as_object().expect("fields").clone());
-                }
-                value => document[field] = value.clone(),
+            if field == "HostConfig" && value.is_object() {
+                let own = document["HostConfig"].as_object_mut().expect("fields");
+                own.extend(value.as_object().expect("fields").clone());
+            } else {
+                document[field] = value.clone();
             }
         }
         let body: CreateBody = typed(document).expect("parses");
