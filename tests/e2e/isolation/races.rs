@@ -72,8 +72,14 @@ fn b05_b07_a_mount_is_never_led_out_by_a_volume_that_changes_under_it() {
     let docker = Suite::here().docker();
     let (bait, wires) = (Bait::set(), Tripwires::set());
     let bait_path = bait.dir.display().to_string();
-    let mut started = 0;
-    for to in [bait_path.as_str(), "/proc/sys/kernel", "/dev"] {
+    let (mut started, mut refused) = (0, Vec::new());
+    let targets = [bait_path.as_str(), "/proc/sys/kernel", "/dev"];
+    // A loaded machine makes few tries in the time, and most of them may meet a link: then some more.
+    let more = std::iter::repeat_n(bait_path.as_str(), 8);
+    for (pass, to) in targets.into_iter().chain(more).enumerate() {
+        if pass >= targets.len() && started > 0 {
+            break;
+        }
         let (shared, other) = (unique("shared"), unique("other"));
         let swapper = Swapper::start(&docker, &["-v", &format!("{shared}:/v")], to, "6");
         let (began, mut led_out) = (Instant::now(), 0);
@@ -86,6 +92,8 @@ fn b05_b07_a_mount_is_never_led_out_by_a_volume_that_changes_under_it() {
             started += u32::from(outcome.code == 0);
             if outcome.code == 0 {
                 assert!(outcome.stdout.ends_with("ok\n"), "{to}: {outcome:?}");
+            } else {
+                refused.push(format!("{:?} {to}: {}", began.elapsed(), outcome.stderr));
             }
             for _ in 0..200 {
                 led_out += u32::from(swapper.by_path().is_some_and(|text| text == SECRET));
@@ -95,7 +103,7 @@ fn b05_b07_a_mount_is_never_led_out_by_a_volume_that_changes_under_it() {
         swapper.settle();
         let _ = docker.run(&["volume", "rm", "-f", &shared, &other]);
     }
-    assert!(started > 0, "none was started: there was no race");
+    assert!(started > 0, "none was started: there was no race; {refused:#?}");
     bait.assert_untouched();
     wires.assert_untouched();
 }
