@@ -542,6 +542,11 @@ pub(crate) fn frames(mut bytes: &[u8]) -> Vec<(u8, String)> {
     frames
 }
 
+/// Both streams from the beginning.
+pub(crate) fn all_logs() -> LogsQuery {
+    LogsQuery { stdout: true, stderr: true, ..LogsQuery::default() }
+}
+
 /// The text of one stream.
 pub(crate) fn text(frames: &[(u8, String)], stream: u8) -> String {
     frames.iter().filter(|(s, _)| *s == stream).map(|(_, t)| t.as_str()).collect()
