@@ -5,6 +5,7 @@
 
 mod change;
 mod find;
+mod kept;
 mod list;
 
 use std::{
@@ -22,7 +23,7 @@ use time::OffsetDateTime;
 
 pub use change::{ChangedLimits, NewContainer};
 pub(crate) use find::behind_prefix;
-pub(crate) use list::SpecCache;
+pub(crate) use kept::KeptRecords;
 
 /// A container with everything needed to show it or to reach it: one query reads it all.
 #[derive(Clone, Debug, PartialEq, Eq)]

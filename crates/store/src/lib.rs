@@ -63,7 +63,7 @@ pub use volumes::{NewVolume, RemovedVolume, VolumeRecord};
 
 use std::time::Duration;
 
-use containers::SpecCache;
+use containers::KeptRecords;
 
 use model::{Error, Result};
 use sqlx::{
@@ -82,7 +82,7 @@ const IDLE_UNTESTED: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
-    specs: SpecCache,
+    kept: KeptRecords,
 }
 
 impl Store {
@@ -95,6 +95,8 @@ impl Store {
         // Every statement is prepared, and written so that one plan serves all its arguments: planning
         // the reads of the hot paths takes several times as long as running them.
         let options = options.options([("plan_cache_mode", "force_generic_plan")]);
+        let kept = KeptRecords::new();
+        let server = kept.clone();
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .min_connections(1)
@@ -110,8 +112,16 @@ impl Store {
                     Ok(true)
                 })
             })
+            .after_connect(move |connection, _| {
+                let server = server.clone();
+                Box::pin(async move {
+                    let started = sqlx::query_scalar!("SELECT pg_postmaster_start_time() AS \"at!\"");
+                    server.connected_to(started.fetch_one(connection).await?);
+                    Ok(())
+                })
+            })
             .connect_lazy_with(options.statement_cache_capacity(256));
-        Ok(Self { pool, specs: SpecCache::new() })
+        Ok(Self { pool, kept })
     }
 
     /// Applies what is missing of [`MIGRATIONS`], under Postgres' advisory lock: safe to run twice, or by two at once.
@@ -142,6 +152,6 @@ impl Store {
     /// A store over an existing pool (tests).
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool, specs: SpecCache::new() }
+        Self { pool, kept: KeptRecords::new() }
     }
 }

@@ -4,14 +4,14 @@
 use model::{ProjectId, Result};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
-use crate::{OperatorScope, ProjectScope, Store, containers::SpecCache, store_error};
+use crate::{OperatorScope, ProjectScope, Store, containers::KeptRecords, store_error};
 
 /// Inside one project.
 #[derive(Debug)]
 pub struct ProjectTx {
     pub(crate) tx: Transaction<'static, Postgres>,
     pub(crate) project: ProjectId,
-    pub(crate) specs: SpecCache,
+    pub(crate) kept: KeptRecords,
 }
 
 /// Administration of the platform.
@@ -36,7 +36,7 @@ impl Store {
         // A UUID has no character that could end the literal.
         let begin = format!("BEGIN; SELECT set_config('wharfage.project', '{project}', true)");
         let tx = self.pool().begin_with(AssertSqlSafe(begin)).await.map_err(store_error)?;
-        Ok(ProjectTx { tx, project, specs: self.specs.clone() })
+        Ok(ProjectTx { tx, project, kept: self.kept.clone() })
     }
 
     /// Opens a transaction for platform administration.

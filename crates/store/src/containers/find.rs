@@ -91,6 +91,20 @@ impl ProjectTx {
         choose(reference, bare, rows)
     }
 
+    /// Those of these containers that are in this project, in no order. One query.
+    pub(super) async fn find_containers(&mut self, ids: &[&ContainerId]) -> Result<Vec<ContainerRecord>> {
+        let ids: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let rows = container_rows!(
+            "WHERE c.project_id = $1 AND c.desired_state <> 'removed' AND c.id = ANY($2)",
+            self.project.0,
+            &ids,
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(store_error)?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
     /// As [`ProjectTx::find_container`], holding the row until the end of the transaction: nobody
     /// else can change what is wanted of it in between.
     ///

@@ -3,6 +3,7 @@
 mod containers;
 mod docker_socket;
 mod events;
+mod lists;
 mod networks;
 mod plans;
 mod quota;
