@@ -44,19 +44,50 @@ async fn given(world: &World, token: &str) -> usize {
     given
 }
 
+/// A second gateway of the same world.
+fn another(world: &World, more: &str) -> api_gateway::Gateway {
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nscheduler = \"http://127.0.0.1:1\"\nimage = \"http://127.0.0.1:1\"\n[database]\nurl = \"{}\"\n{more}",
+        world.database.gateway
+    );
+    let (config, _) = chassis::config::parse::<api_gateway::Config>(&text, []).expect("a configuration");
+    let ctx = chassis::Ctx::new("api-gateway", &chassis::Common::default());
+    api_gateway::Gateway::new(&ctx, config).expect("a second gateway")
+}
+
+/// How often a bucket was asked for.
+async fn questions_to(redis: &testkit::Redis) -> usize {
+    let client = redis::Client::open(redis.url()).expect("a url");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("connects");
+    let told: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("answers");
+    let calls = told.lines().find_map(|line| line.strip_prefix("cmdstat_eval:calls=")).expect("was asked");
+    calls.split(',').next().and_then(|calls| calls.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn tokens_taken_ahead_save_round_trips_and_add_none() {
+    let redis = testkit::Redis::start().expect("a Redis");
+    let more = format!("[redis]\nurl = \"{}\"\n[rate_limit]\nper_second = 200\nburst = 200\n", redis.url());
+    let one = World::with("rates_ahead", "http://127.0.0.1:1", &more).await;
+    let project = one.project("ahead").await;
+    let second = api_gateway::router(&another(&one, &more));
+    let begun = std::time::Instant::now();
+    let mut served = given(&one, &project.token).await;
+    let two = World { router: second, ..one };
+    served += given(&two, &project.token).await;
+    let most = 200.0 + begun.elapsed().as_secs_f64() * 200.0 + 1.0;
+    assert!((200.0..=most).contains(&(served as f64)), "{served} requests of a bucket that had at most {most}");
+    let trips = questions_to(&redis).await;
+    assert!(trips * 5 <= served, "{trips} questions to Redis for {served} requests");
+}
+
 #[tokio::test]
 async fn the_buckets_are_shared_by_gateways_through_redis_and_survive_its_end() {
     let mut redis = testkit::Redis::start().expect("a Redis");
     let more = format!("[redis]\nurl = \"{}\"\n[rate_limit]\nper_second = 1\nburst = 20\n", redis.url());
     let one = World::with("shared_rates", "http://127.0.0.1:1", &more).await;
     let project = one.project("shared").await;
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\nscheduler = \"http://127.0.0.1:1\"\nimage = \"http://127.0.0.1:1\"\n[database]\nurl = \"{}\"\n{more}",
-        one.database.gateway
-    );
-    let (config, _) = chassis::config::parse::<api_gateway::Config>(&text, []).expect("a configuration");
-    let ctx = chassis::Ctx::new("api-gateway", &chassis::Common::default());
-    let second = api_gateway::Gateway::new(&ctx, config).expect("a second gateway");
+    let second = another(&one, &more);
     assert!(given(&one, &project.token).await >= 20, "the whole burst");
     let two = World { router: api_gateway::router(&second), ..one };
     let more = given(&two, &project.token).await;
