@@ -36,9 +36,10 @@ pub struct ChangedLimits<'a> {
 
 impl ProjectTx {
     /// Writes a new container. `false`: the name is taken (nothing was written, and the transaction goes on).
+    /// Its image is held until the end of the transaction.
     ///
     /// # Errors
-    /// Postgres does not answer.
+    /// `NotFound` in dockerd's words if the image has just been removed.
     pub async fn insert_container(&mut self, new: NewContainer<'_>) -> Result<bool> {
         let written = sqlx::query!(
             "INSERT INTO containers (id, project_id, name, image_id, spec, created_at) VALUES ($1, $2, $3, $4, $5, $6)
@@ -52,7 +53,7 @@ impl ProjectTx {
         )
         .execute(self.connection())
         .await
-        .map_err(store_error)?;
+        .map_err(crate::on_constraint("containers_image", || crate::images::no_such_image(&new.spec.image)))?;
         Ok(written.rows_affected() == 1)
     }
 

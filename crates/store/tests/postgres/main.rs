@@ -3,6 +3,7 @@
 mod containers;
 mod docker_socket;
 mod events;
+mod images;
 mod networks;
 mod plans;
 mod quota;

@@ -160,6 +160,54 @@ async fn a_container_holds_its_image() {
 }
 
 #[tokio::test]
+async fn an_image_is_not_removed_under_a_container_that_is_just_being_created() {
+    let world = World::new("images_raced").await;
+    let project = world.project("raced").await;
+    let id = pulled(&world, &project, "hello:1", 5).await;
+    let mut creating = world.seed.pool().begin().await.expect("a transaction");
+    sqlx::query("INSERT INTO containers (id, project_id, name, image_id, spec) VALUES ($1, $2, 'new', $3, '{}')")
+        .bind("c".repeat(64))
+        .bind(project.id.0)
+        .bind(id.as_str())
+        .execute(&mut *creating)
+        .await
+        .expect("inserted");
+    let path = format!("/images/{id}?force=1");
+    let removal = world.call("DELETE", &path, Some(&project.token), None);
+    let commit = async {
+        until_somebody_waits(&world).await;
+        creating.commit().await.expect("committed");
+    };
+    let (refused, ()) = tokio::join!(removal, commit);
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    let text = format!(
+        "conflict: unable to delete {} (cannot be forced) - image is being fetched for container cccccccccccc",
+        &id.hex()[..12]
+    );
+    assert_eq!(refused.json()["message"], text);
+    let image = world.get(&format!("/images/{id}/json"), &project.token).await;
+    assert_eq!((image.status, &image.json()["RepoTags"]), (200, &json!(["hello:1"])));
+}
+
+/// Until somebody in this database waits for a row.
+async fn until_somebody_waits(world: &World) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(world.seed.pool())
+        .await
+        .expect("asked");
+        if waiting > 0 {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the removal does not wait for the create");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_prune_takes_what_has_no_tag_and_counts_it() {
     let world = World::new("images_prune").await;
     let project = world.project("prune").await;

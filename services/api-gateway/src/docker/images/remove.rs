@@ -67,7 +67,13 @@ async fn delete(
         );
     }
     let mut tx = gateway.store.project_tx(&scope).await?;
+    let id = tx.resolve_image_id(&name).await?;
+    // From here on nobody begins to use it, and nobody names it.
+    tx.claim_image(&id, true).await?;
     let image = tx.resolve_image(&name).await?;
+    if image.id != id {
+        return Err(Error::Conflict(format!("{name} has just become another image; try again")).into());
+    }
     let uses = tx.image_uses(&image.id).await?;
     let removal = decide(&image, &uses, &name, query.flag("force"))?;
     let gone = carry_out(&mut tx, &image, removal).await?;
@@ -125,10 +131,15 @@ fn decide(image: &ImageRow, uses: &[ImageUse], written: &str, force: bool) -> Re
     Ok(Removal { names, image: image_too })
 }
 
-/// Containers that run hold an image in any case; stopped ones unless it is forced.
+/// Containers that run, or whose host has yet to fetch it, hold an image in any case; stopped ones
+/// unless it is forced.
 fn refuse_use(image: &ImageRow, uses: &[ImageUse], force: bool) -> Result<()> {
     if let Some(running) = uses.iter().find(|one| one.running) {
         let why = format!("image is being used by running container {}", short(&running.container));
+        return Err(held(image, "cannot be forced", &why));
+    }
+    if let Some(new) = uses.iter().find(|one| one.unfetched) {
+        let why = format!("image is being fetched for container {}", short(&new.container));
         return Err(held(image, "cannot be forced", &why));
     }
     match uses.first() {
@@ -147,8 +158,9 @@ fn held(image: &ImageRow, how: &str, why: &str) -> Error {
 async fn carry_out(tx: &mut ProjectTx, image: &ImageRow, removal: Removal) -> Result<Vec<ImageDeleteResponseItem>> {
     let mut gone = Vec::new();
     for name in removal.names {
-        tx.untag_image(&name.parse()?).await?;
-        gone.push(Untagged(name));
+        if tx.untag_image(&image.id, &name.parse()?).await? {
+            gone.push(Untagged(name));
+        }
     }
     if removal.image {
         tx.delete_image(&image.id).await?;
@@ -173,12 +185,17 @@ async fn prune(State(gateway): State<Gateway>, Project(scope): Project, query: Q
         let image = Described::new(image)?;
         let spared = (dangling_only && !image.row.tags.is_empty())
             || !filters.labels(&image.labels)
-            || until.is_some_and(|until| image.created() > until)
-            || !tx.image_uses(&image.row.id).await?.is_empty();
-        if !spared {
-            space_reclaimed += image.row.size_bytes;
-            let names = image.row.tags.iter().chain(&image.row.digests).cloned().collect();
-            gone.extend(carry_out(&mut tx, &image.row, Removal { names, image: true }).await?);
+            || until.is_some_and(|until| image.created() > until);
+        // One that somebody is at work with is in use, or about to be.
+        if spared || !tx.claim_image(&image.row.id, false).await? {
+            continue;
+        }
+        let Some(row) = tx.image_by_id(&image.row.id).await? else { continue };
+        let named_meanwhile = dangling_only && !row.tags.is_empty();
+        if !named_meanwhile && tx.image_uses(&row.id).await?.is_empty() {
+            space_reclaimed += row.size_bytes;
+            let names = row.tags.iter().chain(&row.digests).cloned().collect();
+            gone.extend(carry_out(&mut tx, &row, Removal { names, image: true }).await?);
         }
     }
     tx.commit().await?;
@@ -198,7 +215,11 @@ mod tests {
     }
 
     fn used(running: bool) -> Vec<ImageUse> {
-        vec![ImageUse { container: "c".repeat(64), running }]
+        vec![ImageUse { container: "c".repeat(64), running, unfetched: false }]
+    }
+
+    fn unfetched() -> Vec<ImageUse> {
+        vec![ImageUse { container: "c".repeat(64), running: false, unfetched: true }]
     }
 
     fn digest(name: &str) -> String {
@@ -247,6 +268,15 @@ mod tests {
         );
         let stopped = decide(&row(&["a:1"], &[]), &used(false), &id, false).expect_err("held").to_string();
         assert!(stopped.contains("(must be forced) - image is being used by stopped container"), "{stopped}");
+    }
+
+    #[test]
+    fn a_container_whose_host_has_yet_to_fetch_the_image_keeps_it_even_against_force() {
+        let row = row(&["a:1"], &[]);
+        let error = decide(&row, &unfetched(), row.id.as_str(), true).expect_err("held").to_string();
+        assert!(error.contains("(cannot be forced) - image is being fetched for container cccccccccccc"), "{error}");
+        let forced = decide(&row, &unfetched(), "a:1", true).expect("forced");
+        assert_eq!(forced, Removal { names: vec!["a:1".into()], image: false });
     }
 
     #[test]
