@@ -181,6 +181,25 @@ impl ProjectTx {
         Ok(())
     }
 
+    /// Takes its link of that alias away; its host is told.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn remove_link(&mut self, id: &ContainerId, alias: &str) -> Result<()> {
+        sqlx::query!(
+            "UPDATE containers SET spec = spec || jsonb_build_object('links',
+                 (SELECT coalesce(jsonb_agg(l), '[]') FROM jsonb_array_elements(spec->'links') AS l WHERE l->>'alias' <> $3))
+             WHERE project_id = $1 AND id = $2",
+            self.project.0,
+            id.as_str(),
+            alias,
+        )
+        .execute(self.connection())
+        .await
+        .map_err(store_error)?;
+        Ok(())
+    }
+
     /// Gives it another name; its host is told, nothing else happens to it. `false`: the name is taken.
     ///
     /// # Errors
