@@ -236,22 +236,22 @@ impl ProjectTx {
     pub async fn untag_image(&mut self, id: &Digest, reference: &ImageReference) -> Result<bool> {
         let project = self.project.0;
         let repository = reference.full_name();
-        let gone =
-            match &reference.digest {
-                Some(digest) => {
-                    sqlx::query_scalar!(
-                        "DELETE FROM image_digests
+        let gone = match &reference.digest {
+            Some(digest) => {
+                sqlx::query_scalar!(
+                    "DELETE FROM image_digests
                          WHERE project_id = $1 AND repository = $2 AND digest = $3 AND image_id = $4
                          RETURNING image_id",
-                        project,
-                        repository,
-                        digest.as_str(),
-                        id.as_str()
-                    )
-                    .fetch_optional(self.connection())
-                    .await
-                }
-                None => sqlx::query_scalar!(
+                    project,
+                    repository,
+                    digest.as_str(),
+                    id.as_str()
+                )
+                .fetch_optional(self.connection())
+                .await
+            }
+            None => {
+                sqlx::query_scalar!(
                     "DELETE FROM image_tags
                      WHERE project_id = $1 AND repository = $2 AND tag = $3 AND image_id = $4 RETURNING image_id",
                     project,
@@ -260,9 +260,10 @@ impl ProjectTx {
                     id.as_str()
                 )
                 .fetch_optional(self.connection())
-                .await,
+                .await
             }
-            .map_err(store_error)?;
+        }
+        .map_err(store_error)?;
         match gone {
             Some(id) => self.add_image_event("untag", &id, &id).await.map(|()| true),
             None => Ok(false),

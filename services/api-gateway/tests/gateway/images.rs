@@ -130,6 +130,29 @@ async fn a_tag_is_a_further_name_and_goes_by_itself() {
 }
 
 #[tokio::test]
+async fn an_image_is_removed_by_the_platform_it_has_and_no_other() {
+    let world = World::new("images_platforms").await;
+    let project = world.project("platforms").await;
+    pulled(&world, &project, "hello:1", 6).await;
+    let remove = async |version: &str, platforms: &str| {
+        let platforms: String = form_urlencoded::byte_serialize(platforms.as_bytes()).collect();
+        let path = format!("{version}/images/hello:1?platforms={platforms}");
+        world.call("DELETE", &path, Some(&project.token), None).await
+    };
+    let other = remove("/v1.50", r#"{"os":"linux","architecture":"arm64"}"#).await;
+    assert_eq!((other.status, other.text().contains("linux/arm64")), (404, true), "{}", other.text());
+    let broken = remove("/v1.50", "linux/amd64").await;
+    assert_eq!(broken.status, 400, "{}", broken.text());
+    assert_eq!(names(&world, &project, &json!({})).await, ["hello:1"]);
+    let own = remove("/v1.50", r#"{"os":"linux","architecture":"amd64"}"#).await;
+    assert_eq!((own.status, &own.json()[0]), (200, &json!({ "Untagged": "hello:1" })), "{}", own.text());
+    assert!(names(&world, &project, &json!({})).await.is_empty());
+    pulled(&world, &project, "hello:1", 6).await;
+    let older = remove("/v1.49", "linux/amd64").await;
+    assert_eq!(older.status, 200, "it is not read before 1.50: {}", older.text());
+}
+
+#[tokio::test]
 async fn a_container_holds_its_image() {
     let world = World::new("images_held").await;
     let project = world.project("held").await;

@@ -1,11 +1,7 @@
 //! Removing images by dockerd's rules: a name goes first, the image when its last name is gone;
 //! containers hold it. The decision is [`decide`], without I/O.
 
-use axum::{
-    extract::{Path, State},
-    http::StatusCode,
-};
-use contract::wake::Topic;
+use axum::{extract::Path, http::StatusCode};
 use model::{Error, ImageReference, Result};
 use serde::Serialize;
 use store::{ImageRow, ImageUse, ProjectTx};
@@ -15,13 +11,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Described, named_by_id, short};
 use crate::{
     Gateway,
-    auth::Project,
     docker::{
         body::{DockerResponse, json},
+        call::Call,
         error::ErrorResponse,
         filters::Filters,
-        instant,
-        query::Query,
+        instant, platform,
     },
 };
 
@@ -51,22 +46,14 @@ pub(crate) struct ImagePruneResponse {
 #[utoipa::path(delete, path = "/images/{name}", operation_id = "ImageDelete", tag = "Image",
     params(("name" = String, Path, description = "Reference, id or prefix of one"),
         ("force" = Option<bool>, Query, description = "Even if stopped containers or several names hold it"),
+        ("platforms" = Option<Vec<String>>, Query, description = "JSON of OCI platforms (1.50); the image must be of each"),
         ("noprune" = Option<bool>, Query, description = "Taken for compatibility: images have no parents here")),
     responses((status = 200, description = "What went", body = Vec<ImageDeleteResponseItem>),
         (status = 404, description = "No such image", body = ErrorResponse),
         (status = 409, description = "Something holds it", body = ErrorResponse)))]
-async fn delete(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    Path(name): Path<String>,
-    query: Query,
-) -> DockerResponse {
-    if query.text("platforms").is_some() {
-        return Err(
-            Error::NotImplemented("removing single platforms of an image is not built yet in Wharfage".into()).into()
-        );
-    }
-    let mut tx = gateway.store.project_tx(&scope).await?;
+async fn delete(call: Call, Path(name): Path<String>) -> DockerResponse {
+    let platforms = platform::several(&call.query, call.version, 50)?;
+    let mut tx = call.tx().await?;
     let id = tx.resolve_image_id(&name).await?;
     // From here on nobody begins to use it, and nobody names it.
     tx.claim_image(&id, true).await?;
@@ -74,11 +61,15 @@ async fn delete(
     if image.id != id {
         return Err(Error::Conflict(format!("{name} has just become another image; try again")).into());
     }
+    // It has one platform: without it nothing is left.
+    for wanted in &platforms {
+        platform::check(Some(wanted), &image, &name)?;
+    }
     let uses = tx.image_uses(&image.id).await?;
-    let removal = decide(&image, &uses, &name, query.flag("force"))?;
+    let removal = decide(&image, &uses, &name, call.query.flag("force"))?;
     let gone = carry_out(&mut tx, &image, removal).await?;
     tx.commit().await?;
-    gateway.bus.publish(&Topic::Project(scope.project()));
+    call.tell_project();
     json(StatusCode::OK, &gone)
 }
 
@@ -174,12 +165,12 @@ async fn carry_out(tx: &mut ProjectTx, image: &ImageRow, removal: Removal) -> Re
     params(("filters" = Option<String>, Query, description = "JSON: dangling (default true), label, until")),
     responses((status = 200, description = "What went", body = ImagePruneResponse),
         (status = 400, description = "A filter is wrong", body = ErrorResponse)))]
-async fn prune(State(gateway): State<Gateway>, Project(scope): Project, query: Query) -> DockerResponse {
-    let filters = Filters::parse(query.text("filters"), &["dangling", "label", "label!", "until"])?;
+async fn prune(call: Call) -> DockerResponse {
+    let filters = Filters::parse(call.query.text("filters"), &["dangling", "label", "label!", "until"])?;
     let dangling_only = filters.boolean("dangling")?.unwrap_or(true);
-    let now = gateway.clock.now();
+    let now = call.gateway.clock.now();
     let until = filters.values("until").first().map(|at| instant::parse("until", at, now)).transpose()?;
-    let mut tx = gateway.store.project_tx(&scope).await?;
+    let mut tx = call.tx().await?;
     let (mut gone, mut space_reclaimed) = (Vec::new(), 0);
     for image in tx.list_images().await? {
         let image = Described::new(image)?;
@@ -199,7 +190,7 @@ async fn prune(State(gateway): State<Gateway>, Project(scope): Project, query: Q
         }
     }
     tx.commit().await?;
-    gateway.bus.publish(&Topic::Project(scope.project()));
+    call.tell_project();
     let images_deleted = Some(gone).filter(|gone| !gone.is_empty());
     json(StatusCode::OK, &ImagePruneResponse { images_deleted, space_reclaimed })
 }
