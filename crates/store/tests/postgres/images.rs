@@ -13,7 +13,8 @@ use crate::fresh;
 async fn insert(tx: &mut ProjectTx, image: &Digest, n: u32) -> Result<bool> {
     let (id, name) = (container(n), format!("c{n}").parse::<ContainerName>()?);
     let spec = ContainerSpec { image: "busybox".into(), ..ContainerSpec::default() };
-    let new = NewContainer { id: &id, name: &name, image_id: image, spec: &spec, created_at: OffsetDateTime::now_utc() };
+    let new =
+        NewContainer { id: &id, name: &name, image_id: image, spec: &spec, created_at: OffsetDateTime::now_utc() };
     tx.insert_container(new).await
 }
 
@@ -45,7 +46,8 @@ async fn create(store: Store, scope: ProjectScope, image: Digest, n: u32) -> Res
 
 async fn until_somebody_waits(seed: &Seed) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(seed.pool()).await.expect("asked") == 0 {
         assert!(Instant::now() < deadline, "nobody waits");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -4,6 +4,7 @@ mod containers;
 mod docker_socket;
 mod events;
 mod images;
+mod migrations;
 mod networks;
 mod plans;
 mod quota;
