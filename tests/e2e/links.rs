@@ -87,6 +87,28 @@ fn a_link_on_the_bridge_stands_in_the_hosts_file_and_goes_with_its_target() {
 }
 
 #[test]
+fn a_link_is_removed_by_its_name_and_leaves_the_hosts_file_of_what_runs() {
+    let mut scene = Scene::new();
+    let db = scene.run(&[]);
+    let web = scene.run(&["--link", &format!("{db}:db"), "--link", &format!("{db}:store")]);
+    assert_eq!(scene.docker.ok(&["rm", "--link", &format!("{web}/db")]), format!("{web}/db"));
+    assert_eq!(scene.inspect(&web)["HostConfig"]["Links"], json!([format!("/{db}:/{web}/store")]));
+    let hosts = || scene.exec(&web, "cat /etc/hosts");
+    eventually("the name is gone", Duration::from_secs(10), || !hosts().contains("\tdb "));
+    assert!(hosts().contains("\tstore "), "{}", hosts());
+    let refused = |name: &str| scene.docker.run(&["rm", "--link", name]).stderr;
+    let again = refused(&format!("{web}/db"));
+    assert!(again.contains(&format!("No such container: {web}/db")), "{again}");
+    assert!(refused("nobody/db").contains("No such container: nobody/db"));
+    assert!(refused("nobody").contains("No such container: nobody"));
+    let own = refused(&web);
+    assert!(own.contains("Conflict, cannot remove the default link name of the container"), "{own}");
+    let stranger = Suite::here().docker_as(Suite::here().var("WHARFAGE_TOKEN_2"));
+    let foreign = stranger.run(&["rm", "--link", &format!("{web}/store")]).stderr;
+    assert!(foreign.contains(&format!("No such container: {web}/store")), "{foreign}");
+}
+
+#[test]
 fn a_link_on_a_network_of_a_user_is_a_name_that_its_container_alone_sees() {
     let mut scene = Scene::new();
     let network = scene.network();

@@ -23,6 +23,7 @@ mod policy;
 mod registries;
 mod registry;
 mod runtimes;
+mod shared_namespaces;
 mod shared_network;
 mod streams;
 mod supervision;

@@ -95,6 +95,13 @@ pub struct ContainerSpec {
     /// name files (`--network container:`); both are on one host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_of: Option<ContainerId>,
+    /// The container of the same project whose processes it shares (`--pid container:`); on the same host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid_of: Option<ContainerId>,
+    /// The container of the same project whose IPC namespace and `/dev/shm` it shares (`--ipc container:`);
+    /// on the same host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipc_of: Option<ContainerId>,
     /// Containers of the project's own bridge that it has in `/etc/hosts`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
@@ -144,14 +151,14 @@ pub enum RestartPolicy {
     UnlessStopped,
 }
 
-/// A container's IPC namespace, which is its own in any case.
+/// A container's IPC namespace, where it does not share that of another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IpcMode {
     /// Its own.
     #[default]
     Private,
-    /// Its own; others of the project might join.
+    /// Its own; others of the project may join.
     Shareable,
     /// Its own, and no `/dev/shm`.
     None,

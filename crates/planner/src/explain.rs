@@ -16,21 +16,23 @@ pub struct Explanation {
     reasons: BTreeMap<Rejection, u32>,
     /// Names of the volumes that bind it to a host.
     volumes: Vec<String>,
-    /// The container it joins, which binds it too.
-    joined: Option<String>,
+    /// The containers it joins, which bind it too.
+    joined: Vec<String>,
     /// They bind it to different hosts.
     apart: bool,
 }
 
 impl Explanation {
-    /// Of a container that these volumes, on these hosts, and the container it joins bind.
+    /// Of a container that these volumes, on these hosts, and the containers it joins bind.
     pub(crate) fn bound_by(
         volumes: Vec<String>,
-        joined: Option<&JoinedView>,
+        joined: &[JoinedView],
         volume_hosts: impl Iterator<Item = HostId>,
     ) -> Self {
-        let hosts: BTreeSet<HostId> = volume_hosts.chain(joined.and_then(|joined| joined.host)).collect();
-        Self { volumes, joined: joined.map(|joined| joined.name.clone()), apart: hosts.len() > 1, ..Self::default() }
+        let hosts: BTreeSet<HostId> = volume_hosts.chain(joined.iter().filter_map(|joined| joined.host)).collect();
+        let names: BTreeSet<&String> = joined.iter().map(|joined| &joined.name).collect();
+        let joined = names.into_iter().cloned().collect();
+        Self { volumes, joined, apart: hosts.len() > 1, ..Self::default() }
     }
 
     /// What binds it is on different hosts: no change of the fleet will help.
@@ -54,14 +56,9 @@ impl Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.apart {
-            let names = self.volumes.join(", ");
-            let volumes = if self.volumes.len() == 1 { "volume" } else { "volumes" };
-            let joined = self.joined.as_ref().map(|name| format!(" and container {name}, whose network it joins,"));
-            let joined = joined.unwrap_or_default();
-            return write!(
-                f,
-                "no suitable host ({volumes} {names}{joined} are on different hosts, and a container is on one)"
-            );
+            let both = [several("volume", &self.volumes), joined(&self.joined).map(|text| text + ",")];
+            let both = both.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            return write!(f, "no suitable host ({both} are on different hosts, and a container is on one)");
         }
         if self.reasons.is_empty() {
             return f.write_str("no suitable host (no host has joined yet)");
@@ -75,16 +72,30 @@ impl fmt::Display for Explanation {
             } else {
                 write!(f, "{separator}{count} hosts {many}")?;
             }
-            if *rejection == Rejection::LacksVolume {
-                let volumes = if self.volumes.len() == 1 { "volume" } else { "volumes" };
-                write!(f, " {volumes} {}", self.volumes.join(", "))?;
-            }
-            if let (Rejection::LacksJoined, Some(name)) = (rejection, &self.joined) {
-                write!(f, " container {name}, whose network it joins")?;
+            let which = match rejection {
+                Rejection::LacksVolume => several("volume", &self.volumes),
+                Rejection::LacksJoined => joined(&self.joined),
+                _ => None,
+            };
+            if let Some(which) = which {
+                write!(f, " {which}")?;
             }
         }
         f.write_str(")")
     }
+}
+
+/// `volume a`, `volumes a, b`.
+fn several(what: &str, names: &[String]) -> Option<String> {
+    match names {
+        [] => None,
+        [one] => Some(format!("{what} {one}")),
+        all => Some(format!("{what}s {}", all.join(", "))),
+    }
+}
+
+fn joined(names: &[String]) -> Option<String> {
+    several("container", names).map(|text| text + ", which it joins")
 }
 
 fn phrase(rejection: Rejection) -> (&'static str, &'static str) {

@@ -22,7 +22,7 @@ pub enum Rejection {
     LacksMemory,
     /// The data of a volume it uses is on another one.
     LacksVolume,
-    /// The container whose network it joins is on another one.
+    /// A container that it joins is on another one.
     LacksJoined,
 }
 
@@ -31,7 +31,7 @@ pub enum Rejection {
 pub(crate) struct Binding {
     /// A volume of it.
     pub(crate) volumes_elsewhere: bool,
-    /// The container it joins.
+    /// A container it joins.
     pub(crate) joined_elsewhere: bool,
 }
 
@@ -102,7 +102,7 @@ mod tests {
             image: None,
             volumes: BTreeSet::new(),
             runtime: None,
-            joins: None,
+            joins: Vec::new(),
         }
     }
 

@@ -48,13 +48,13 @@ fn choose(
     let bound: Vec<(&str, HostId)> = used.filter_map(|volume| Some((volume.name.as_str(), volume.host?))).collect();
     let bound_to: BTreeSet<HostId> = bound.iter().map(|(_, host)| *host).collect();
     let names = bound.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let joined = demand.joins.as_ref();
+    let joined = &demand.joins;
     let mut explanation = Explanation::bound_by(names, joined, bound_to.iter().copied());
     let mut best: Option<(score::Score, HostId)> = None;
     for (id, view) in hosts {
         let binding = filter::Binding {
             volumes_elsewhere: bound_to.iter().any(|host| host != id),
-            joined_elsewhere: joined.is_some_and(|joined| joined.host != Some(*id)),
+            joined_elsewhere: joined.iter().any(|joined| joined.host != Some(*id)),
         };
         match filter::admit(demand, view, binding) {
             Ok(()) => {

@@ -83,8 +83,8 @@ pub struct Demand {
     pub volumes: BTreeSet<VolumeId>,
     /// The OCI runtime it asks for; `None` is the default, which every host has.
     pub runtime: Option<String>,
-    /// The container whose network namespace it lives in.
-    pub joins: Option<JoinedView>,
+    /// The containers whose namespaces it lives in.
+    pub joins: Vec<JoinedView>,
 }
 
 /// A container whose namespaces another one lives in: both are on its host, for good.

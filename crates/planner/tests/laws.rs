@@ -58,7 +58,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             image: None,
             volumes,
             runtime: None,
-            joins: None,
+            joins: Vec::new(),
             port_ranges: Vec::new(),
         });
         let volumes = (0..).zip(places).map(|(n, host)| (volume_id(n), VolumeView { name: format!("v{n}"), host }));

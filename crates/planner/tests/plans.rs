@@ -43,7 +43,7 @@ fn demand(n: u8, memory: u64) -> Demand {
         image: None,
         volumes: BTreeSet::new(),
         runtime: None,
-        joins: None,
+        joins: Vec::new(),
     }
 }
 
@@ -167,22 +167,28 @@ fn a_container_goes_where_its_runtime_is_or_says_who_lacks_it() {
 }
 
 #[test]
-fn a_container_goes_to_the_host_of_the_one_whose_network_it_joins_or_says_so() {
+fn a_container_goes_to_the_host_of_the_one_that_it_joins_or_says_so() {
     let joins =
-        |n: u8, host: Option<HostId>| Demand { joins: Some(JoinedView { name: "web".into(), host }), ..demand(n, 0) };
+        |n: u8, host: Option<HostId>| Demand { joins: vec![JoinedView { name: "web".into(), host }], ..demand(n, 0) };
     let (there, mut view) = host(2);
     view.reserved_memory = MemoryBytes(6 * GIB);
     let gone = HostView { condition: HostCondition::Down, ..view.clone() };
     let hosts = || [host(1), (there, view.clone()), host(3)];
     assert!(render(hosts(), vec![joins(1, Some(there))]).contains("-> node-2"), "though others have more room");
     let nowhere = render(hosts(), vec![joins(1, None)]);
-    assert!(nowhere.contains("(3 hosts do not have container web, whose network it joins)"), "{nowhere}");
+    assert!(nowhere.contains("(3 hosts do not have container web, which it joins)"), "{nowhere}");
     let down = render([host(1), (there, gone)], vec![joins(1, Some(there))]);
-    assert!(down.contains("(1 host is down; 1 host does not have container web, whose network it joins)"), "{down}");
+    assert!(down.contains("(1 host is down; 1 host does not have container web, which it joins)"), "{down}");
     let apart = uses(&[1], joins(1, Some(there)));
     let text = render_with(hosts(), vec![apart], BTreeMap::from([volume(1, Some(host(3).0))]));
-    let why = "volume data-1 and container web, whose network it joins, are on different hosts";
+    let why = "volume data-1 and container web, which it joins, are on different hosts";
     assert!(text.contains(why), "{text}");
+    let mut two = joins(1, Some(there));
+    two.joins.push(JoinedView { name: "db".into(), host: Some(there) });
+    assert!(render(hosts(), vec![two.clone()]).contains("-> node-2"));
+    two.joins.push(JoinedView { name: "far".into(), host: Some(host(3).0) });
+    let text = render(hosts(), vec![two]);
+    assert!(text.contains("(containers db, far, web, which it joins, are on different hosts"), "{text}");
 }
 
 #[test]

@@ -76,6 +76,12 @@ pub struct SandboxSpec {
     pub netns: Netns,
     /// User namespace to join; the host's own without.
     pub userns: Option<UserNamespace>,
+    /// PID namespace to join; a new one without.
+    pub pidns: Option<PathBuf>,
+    /// IPC namespace to join; a new one without.
+    pub ipcns: Option<PathBuf>,
+    /// Directory bound over `/dev/shm`, where that is shared; a tmpfs of its own without.
+    pub shm: Option<PathBuf>,
     /// UTS namespace to join, with the names set already; a new one without.
     pub uts: Option<PathBuf>,
     /// `/wharfage/<id>`; also in [`crate::protocol::ShimConfig`].

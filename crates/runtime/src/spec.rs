@@ -217,8 +217,8 @@ fn namespaces(sandbox: &SandboxSpec) -> std::result::Result<Vec<LinuxNamespace>,
     let mut all = vec![
         new(LinuxNamespaceType::Mount)?,
         at(LinuxNamespaceType::Uts, sandbox.uts.as_ref())?,
-        new(LinuxNamespaceType::Pid)?,
-        new(LinuxNamespaceType::Ipc)?,
+        at(LinuxNamespaceType::Pid, sandbox.pidns.as_ref())?,
+        at(LinuxNamespaceType::Ipc, sandbox.ipcns.as_ref())?,
         new(LinuxNamespaceType::Cgroup)?,
         at(LinuxNamespaceType::Network, netns)?,
     ];

@@ -119,7 +119,7 @@ fn no_such_container(reference: &str) -> Error {
 }
 
 /// The columns that say what is wanted, as the value they stand for.
-fn desired(state: &str, run: i32, signal: String, timeout_s: i64) -> Result<Desired> {
+pub(crate) fn desired(state: &str, run: i32, signal: String, timeout_s: i64) -> Result<Desired> {
     let run = unsigned(run)?;
     match state {
         "created" => Ok(Desired::Created),

@@ -9,11 +9,13 @@ use contract::{
     host::{HostDelta, HostsLine, PlannedContainer, PlannedImage, PlannedNetwork, PlannedVolume},
     net::NetName,
 };
-use model::{ContainerSpec, Desired, Endpoint, Error, HostId, LayerDescriptor, ProjectId, PublishedPort, Result};
+use model::{ContainerSpec, Endpoint, Error, HostId, LayerDescriptor, ProjectId, PublishedPort, Result};
 use sqlx::types::Json;
 
 use crate::{
-    Store, store_error,
+    Store,
+    containers::desired,
+    store_error,
     stored::{number, parsed},
 };
 
@@ -157,16 +159,5 @@ impl Store {
                 })
             })
             .collect()
-    }
-}
-
-fn desired(state: &str, run: i32, signal: String, timeout_s: i64) -> Result<Desired> {
-    let run = number(run)?;
-    match state {
-        "created" => Ok(Desired::Created),
-        "running" => Ok(Desired::Running { run }),
-        "stopped" => Ok(Desired::Stopped { run, signal, timeout_s }),
-        "removed" => Ok(Desired::Removed),
-        other => Err(Error::Internal(format!("unknown desired state {other:?}"))),
     }
 }

@@ -229,45 +229,62 @@ impl ProjectTx {
         self.add_image_event("tag", id.as_str(), &reference.familiar()).await
     }
 
-    /// Takes a name away, tag or digest; event `untag`. `false`: it was not there.
+    /// Takes a name away from an image, tag or digest; event `untag`. `false`: it does not have it (any more).
     ///
     /// # Errors
     /// Postgres does not answer.
-    pub async fn untag_image(&mut self, reference: &ImageReference) -> Result<bool> {
+    pub async fn untag_image(&mut self, id: &Digest, reference: &ImageReference) -> Result<bool> {
         let project = self.project.0;
         let repository = reference.full_name();
-        let gone =
-            match &reference.digest {
-                Some(digest) => {
-                    sqlx::query_scalar!(
-                        "DELETE FROM image_digests WHERE project_id = $1 AND repository = $2 AND digest = $3
-                     RETURNING image_id",
-                        project,
-                        repository,
-                        digest.as_str()
-                    )
-                    .fetch_optional(self.connection())
-                    .await
-                }
-                None => sqlx::query_scalar!(
-                    "DELETE FROM image_tags WHERE project_id = $1 AND repository = $2 AND tag = $3 RETURNING image_id",
+        let gone = match &reference.digest {
+            Some(digest) => {
+                sqlx::query_scalar!(
+                    "DELETE FROM image_digests
+                         WHERE project_id = $1 AND repository = $2 AND digest = $3 AND image_id = $4
+                         RETURNING image_id",
                     project,
                     repository,
-                    reference.tag.as_deref().unwrap_or("latest")
+                    digest.as_str(),
+                    id.as_str()
                 )
                 .fetch_optional(self.connection())
-                .await,
+                .await
             }
-            .map_err(store_error)?;
+            None => {
+                sqlx::query_scalar!(
+                    "DELETE FROM image_tags
+                     WHERE project_id = $1 AND repository = $2 AND tag = $3 AND image_id = $4 RETURNING image_id",
+                    project,
+                    repository,
+                    reference.tag.as_deref().unwrap_or("latest"),
+                    id.as_str()
+                )
+                .fetch_optional(self.connection())
+                .await
+            }
+        }
+        .map_err(store_error)?;
         match gone {
             Some(id) => self.add_image_event("untag", &id, &id).await.map(|()| true),
             None => Ok(false),
         }
     }
 
+    /// Holds an image until the end of the transaction: no container is made of it meanwhile, and it is
+    /// neither named nor pulled. `false`: it is gone, or held by others if nobody `waits` for it.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn claim_image(&mut self, id: &Digest, waits: bool) -> Result<bool> {
+        sqlx::query_scalar!(r#"SELECT claim_image($1, $2) AS "claimed!""#, id.as_str(), waits)
+            .fetch_one(self.connection())
+            .await
+            .map_err(store_error)
+    }
+
     /// Deletes an image with all its names; event `delete`. Whether containers forbid it is for the
-    /// caller to ask first ([`ProjectTx::image_uses`]), in the same transaction. Blobs stay until
-    /// nothing refers to them.
+    /// caller to ask first ([`ProjectTx::image_uses`]), once the image is claimed
+    /// ([`ProjectTx::claim_image`]). Blobs stay until nothing refers to them.
     ///
     /// # Errors
     /// Postgres does not answer.

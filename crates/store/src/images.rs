@@ -7,7 +7,7 @@ use model::{Digest, Error, ImageReference, LayerDescriptor, Result};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
-use crate::{ProjectTx, store_error};
+use crate::{ProjectTx, containers::behind_prefix, store_error};
 
 /// One image with everything that names it.
 #[derive(Clone, Debug)]
@@ -60,6 +60,8 @@ pub struct ImageUse {
     pub container: String,
     /// It runs now, so that not even force may take the image away.
     pub running: bool,
+    /// Its host has not unpacked the image yet: without it, it could never run.
+    pub unfetched: bool,
 }
 
 struct RawImage {
@@ -282,12 +284,12 @@ impl ProjectTx {
     }
 
     async fn image_with_prefix(&mut self, name: &str, prefix: &str) -> Result<Digest> {
-        // Hex digits only: nothing in it means something to LIKE.
-        let pattern = format!("sha256:{prefix}%");
+        let first = format!("sha256:{prefix}");
         let found = sqlx::query_scalar!(
-            "SELECT id FROM images WHERE project_id = $1 AND id LIKE $2 LIMIT 2",
+            "SELECT id FROM images WHERE project_id = $1 AND id ~>=~ $2 AND id ~<~ $3 LIMIT 2",
             self.project.0,
-            pattern
+            first,
+            behind_prefix(&first),
         )
         .fetch_all(self.connection())
         .await
@@ -304,15 +306,17 @@ impl ProjectTx {
     /// # Errors
     /// Postgres does not answer.
     pub async fn image_uses(&mut self, image: &Digest) -> Result<Vec<ImageUse>> {
-        let running = model::Phase::Running.rank();
+        let (running, unpacked) = (model::Phase::Running.rank(), model::Phase::Created.rank());
         sqlx::query_as!(
             ImageUse,
-            r#"SELECT id AS container, (observed_phase = $3) AS "running!" FROM containers
+            r#"SELECT id AS container, (observed_phase = $3) AS "running!", (observed_phase < $4) AS "unfetched!"
+               FROM containers
                WHERE project_id = $1 AND image_id = $2 AND desired_state <> 'removed'
                ORDER BY (observed_phase = $3) DESC, id"#,
             self.project.0,
             image.as_str(),
-            running
+            running,
+            unpacked
         )
         .fetch_all(self.connection())
         .await
@@ -344,7 +348,7 @@ impl ProjectTx {
 }
 
 /// dockerd's text; the CLI pulls when it sees the 404 on create.
-fn no_such_image(name: &str) -> Error {
+pub(crate) fn no_such_image(name: &str) -> Error {
     let shown = match name.parse::<ImageReference>() {
         Ok(reference) if id_prefix(name).is_none_or(|p| p.len() < 64) => reference.to_string(),
         _ => name.to_owned(),

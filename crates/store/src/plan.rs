@@ -128,6 +128,13 @@ impl Store {
     }
 }
 
+/// A container that another one joins.
+#[derive(Debug, serde::Deserialize)]
+struct Joined {
+    name: String,
+    host: Option<HostId>,
+}
+
 async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Result<Vec<Demand>> {
     let first: Vec<String> = first.iter().map(|id| id.as_str().to_owned()).collect();
     let rows = sqlx::query!(
@@ -136,9 +143,11 @@ async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Resul
                coalesce((c.spec->'resources'->>'memory_bytes')::bigint, 0) AS "memory_bytes!",
                nullif(c.spec->>'runtime', '') AS runtime, coalesce(c.spec->'port_bindings', '[]') AS "ports!: Json<Vec<PortBinding>>",
                ARRAY(SELECT u.volume_id FROM container_volumes u WHERE u.container_id = c.id) AS "volumes!: Vec<String>",
-               c.spec->>'network_of' AS joins, j.name AS "joined_name?", j.host_id AS "joined_host?"
+               (SELECT coalesce(jsonb_agg(jsonb_build_object('name', coalesce(j.name, w.id), 'host', j.host_id)), '[]')
+                FROM unnest(ARRAY[c.spec->>'network_of', c.spec->>'pid_of', c.spec->>'ipc_of']) AS w (id)
+                LEFT JOIN containers j ON j.id = w.id AND j.project_id = c.project_id
+                WHERE w.id IS NOT NULL) AS "joins!: Json<Vec<Joined>>"
            FROM containers c
-           LEFT JOIN containers j ON j.id = c.spec->>'network_of' AND j.project_id = c.project_id
            WHERE c.host_id IS NULL AND c.desired_state <> 'removed'
            ORDER BY (c.id = ANY($1)) DESC, c.created_at, c.id LIMIT $2"#,
         &first,
@@ -161,9 +170,7 @@ async fn unplaced(connection: &mut PgConnection, first: &[ContainerId]) -> Resul
                 image: row.image_id.parse().ok(),
                 volumes: row.volumes.iter().map(|id| parsed(id)).collect::<Result<_>>()?,
                 runtime: row.runtime,
-                joins: row
-                    .joins
-                    .map(|id| JoinedView { name: row.joined_name.unwrap_or(id), host: row.joined_host.map(HostId) }),
+                joins: row.joins.0.into_iter().map(|Joined { name, host }| JoinedView { name, host }).collect(),
             })
         })
         .collect()

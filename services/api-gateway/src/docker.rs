@@ -3,6 +3,7 @@
 //! live below this module and nowhere else.
 
 pub(crate) mod body;
+pub(crate) mod call;
 pub(crate) mod error;
 pub(crate) mod filters;
 pub(crate) mod headers;

@@ -2,6 +2,7 @@
 //! hosts, and of a project's repositories what the registry's own API has no word for. Errors are problem documents (RFC 9457). Operators administer; a project's credential
 //! sees its own project here and nothing more.
 
+mod caller;
 mod hosts;
 mod input;
 mod own;

@@ -51,6 +51,8 @@ fn told(error: &io::Error) -> Error {
     let (kind, text) = (error.kind(), error.to_string());
     if matches!(kind, Kind::StorageFull | Kind::QuotaExceeded) {
         Error::Failed("cannot store an archive: no space left on device".into())
+    } else if kind == Kind::ResourceBusy {
+        Error::Unavailable(text)
     } else if kind == Kind::ConnectionAborted {
         Error::Failed(format!("the archive broke off: {text}"))
     } else if kind == Kind::TimedOut {

@@ -87,6 +87,15 @@ pub(crate) const MEMBER_PATH_BYTES_MAX: usize = 512;
 pub(crate) const MEMBER_EXTENSION_BYTES_MAX: u64 = 64 * 1024;
 /// Links from link to link.
 pub(crate) const MEMBER_LINKS_MAX: usize = 8;
+/// KiB of memory that an archive packed with xz may ask for: what `xz -9` does.
+pub(crate) const XZ_MEMORY_KIB_MAX: u32 = 68 * 1024;
+/// Archives packed with xz that are unpacked at a time.
+pub(crate) const XZ_AT_ONCE: usize = 8;
+/// How many times its size an archive packed with xz or bzip2 may unpack to, beyond the bytes below.
+/// gzip cannot do better.
+pub(crate) const PACKED_RATIO_MAX: u64 = 1_000;
+/// See [`PACKED_RATIO_MAX`].
+pub(crate) const PACKED_RATIO_FREE_BYTES: u64 = 256 * 1024 * 1024;
 /// Images of one archive, and names of one image in it.
 pub(crate) const ARCHIVE_IMAGES_MAX: usize = 1_000;
 /// Bytes of a broken archive that are read on, so that its sender gets to know what is wrong with it.

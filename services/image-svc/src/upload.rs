@@ -2,6 +2,8 @@
 //! promised its digests, so it is unpacked, measured and packed again on its way into a file that has no
 //! name, and becomes a blob when both digests are known.
 
+mod packed;
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, Cursor, Read, Seek as _, SeekFrom, Write},
@@ -74,6 +76,8 @@ fn told(error: &io::Error) -> Error {
     let (kind, text) = (error.kind(), error.to_string());
     if matches!(kind, Kind::StorageFull | Kind::QuotaExceeded) {
         Error::Failed("cannot store a layer: no space left on device".into())
+    } else if kind == Kind::ResourceBusy {
+        Error::Unavailable(text)
     } else if kind == Kind::ConnectionAborted {
         Error::Failed(format!("the layer broke off: {text}"))
     } else if kind == Kind::TimedOut {
@@ -143,18 +147,16 @@ fn plain(packed: &mut File, dir: &Path) -> io::Result<File> {
 pub(crate) fn unpacked<'r>(mut body: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
     let mut first = Vec::with_capacity(6);
     body.by_ref().take(6).read_to_end(&mut first)?;
-    let refused = |name: &str| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not supported: use gzip, zstd or none"))
-    };
     let known = |magic: &[u8]| first.starts_with(magic);
-    if known(b"BZh") {
-        return Err(refused("bzip2"));
-    }
-    if known(b"\xfd7zXZ\0") {
-        return Err(refused("xz"));
-    }
     let (gzip, zstd) = (known(b"\x1f\x8b"), known(b"\x28\xb5\x2f\xfd"));
+    let (bzip2, xz) = (known(b"BZh"), known(b"\xfd7zXZ\0"));
     let whole = io::BufReader::with_capacity(128 << 10, Cursor::new(first).chain(body));
+    if bzip2 {
+        return Ok(Box::new(packed::bzip2(whole)));
+    }
+    if xz {
+        return Ok(Box::new(packed::xz(whole)?));
+    }
     match (gzip, zstd) {
         (true, _) => decoder(LayerEncoding::Gzip, whole),
         (_, true) => decoder(LayerEncoding::Zstd, whole),
@@ -270,7 +272,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let tar = noise(300_000);
         let zstd = zstd::encode_all(tar.as_slice(), 1).expect("packs");
-        for body in [tar.clone(), gzip(&tar), zstd] {
+        for body in [tar.clone(), gzip(&tar), zstd, packed::tests::xz(&tar), packed::tests::bzip2(&tar)] {
             let (mut file, layer) = pack(body.as_slice(), dir.path()).expect("packs");
             assert_eq!((&layer.diff_id, layer.encoding), (&crate::blob_store::digest_of(&tar), LayerEncoding::Gzip));
             let mut stored = Vec::new();
@@ -297,7 +299,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let whole = gzip(&noise(100_000));
         let cut = &whole[..whole.len() / 2];
-        for body in [cut, b"BZh91AY", b"\xfd7zXZ\0.."] {
+        let (xz, bzip2) = (packed::tests::xz(&noise(100_000)), packed::tests::bzip2(&noise(100_000)));
+        for body in [cut, &xz[..xz.len() / 2], &bzip2[..bzip2.len() / 2], b"BZh91AY", b"\xfd7zXZ\0.."] {
             assert!(matches!(told(&pack(body, dir.path()).expect_err("refused")), Error::InvalidArgument(_)));
         }
         let empty = pack([0_u8; 1024].as_slice(), dir.path()).expect("packs").1;

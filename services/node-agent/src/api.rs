@@ -214,7 +214,7 @@ async fn settle_networks(
 ) -> Answer<StatusCode> {
     let keeper = state.container(&id)?;
     state.fleet.reached(body(request)?.generation, PLAN_PATIENCE).await?;
-    plug::settle(&state.host, &state.fleet, &keeper.id).await?;
+    plug::settle(&state.host, &state.fleet, &keeper.id, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

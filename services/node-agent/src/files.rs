@@ -9,7 +9,7 @@ use std::{
 };
 
 use contract::{
-    host::{PlannedContainer, PlannedNetwork},
+    host::{HostsLine, PlannedContainer, PlannedNetwork},
     net::NetResolver,
 };
 
@@ -79,19 +79,22 @@ fn hosts(container: &PlannedContainer, networks: &[PlannedNetwork]) -> String {
             _ => _ = writeln!(text, "{}\t{name}", address.trim_matches(['[', ']'])),
         }
     }
-    for line in &container.linked {
-        let mut names: Vec<&str> = Vec::new();
-        for name in &line.names {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        _ = writeln!(text, "{}\t{}", line.ip, names.join(" "));
-    }
+    text.extend(container.linked.iter().map(linked_line));
     for endpoint in &container.endpoints {
         text.push_str(&own_line(container, endpoint.ip));
     }
     text
+}
+
+/// Each name once.
+fn linked_line(line: &HostsLine) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in &line.names {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    format!("{}\t{}\n", line.ip, names.join(" "))
 }
 
 fn own_line(container: &PlannedContainer, ip: Ipv4Addr) -> String {
@@ -99,12 +102,17 @@ fn own_line(container: &PlannedContainer, ip: Ipv4Addr) -> String {
     if domain.is_empty() { format!("{ip}\t{name}\n") } else { format!("{ip}\t{name}.{domain} {name}\n") }
 }
 
-/// Changes the files of a container that runs as its networks change, in place: they are mounted. What
-/// the container wrote there itself stays.
+/// Changes the files of a container that runs as its networks and links change, in place: they are
+/// mounted. What the container wrote there itself stays. `linked`: the lines of its links before.
 ///
 /// # Errors
 /// The disk is full.
-pub(crate) fn adapt(dir: &Path, now: &PlannedContainer, networks: &[PlannedNetwork]) -> io::Result<()> {
+pub(crate) fn adapt(
+    dir: &Path,
+    now: &PlannedContainer,
+    linked: &[HostsLine],
+    networks: &[PlannedNetwork],
+) -> io::Result<()> {
     let files = dir.join("files");
     let change = |name: &str, changed: &dyn Fn(&str) -> Option<String>| -> io::Result<()> {
         let path = files.join(name);
@@ -121,7 +129,7 @@ pub(crate) fn adapt(dir: &Path, now: &PlannedContainer, networks: &[PlannedNetwo
             Err(error) => Err(error),
         }
     };
-    change("hosts", &|text| Some(changed_hosts(text, now)).filter(|changed| changed != text))?;
+    change("hosts", &|text| Some(changed_hosts(text, now, linked)).filter(|changed| changed != text))?;
     let (host, wanted) = (host_resolv(), |of| resolv_conf(now, of, &host_resolv()));
     let without_names = resolv_conf(now, &[], &host);
     let with_names = named_resolv_conf(now, &host);
@@ -132,14 +140,18 @@ pub(crate) fn adapt(dir: &Path, now: &PlannedContainer, networks: &[PlannedNetwo
 }
 
 /// Lines that give the container's own name to an address it does not have go; those of addresses
-/// that have none come.
-fn changed_hosts(text: &str, now: &PlannedContainer) -> String {
+/// that have none come. Likewise those of links.
+fn changed_hosts(text: &str, now: &PlannedContainer, linked: &[HostsLine]) -> String {
+    let unlinked: Vec<String> = linked.iter().filter(|line| !now.linked.contains(line)).map(linked_line).collect();
+    let come = now.linked.iter().filter(|line| !linked.contains(line)).map(linked_line);
     let own: Vec<String> = now.endpoints.iter().map(|e| own_line(now, e.ip)).collect();
     let stale = |line: &str| {
         let ip = line.split('\t').next().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-        ip.is_some_and(|ip| line == own_line(now, ip)) && !own.iter().any(|own| own == line)
+        let is_stale = ip.is_some_and(|ip| line == own_line(now, ip)) && !own.iter().any(|own| own == line);
+        is_stale || unlinked.iter().any(|gone| gone == line)
     };
     let mut changed: String = text.split_inclusive('\n').filter(|line| !stale(line)).collect();
+    changed.extend(come.filter(|line| !text.contains(line.as_str())));
     changed.extend(own.iter().filter(|line| !text.contains(line.as_str())).map(String::as_str));
     changed
 }
@@ -262,6 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_a_link_come_and_go_while_the_container_runs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("files")).expect("made");
+        let link = |name: &str| HostsLine { ip: [10, 128, 0, 9].into(), names: vec!["db".into(), name.into()] };
+        let mut before = container(ContainerSpec::default());
+        before.linked = vec![link("store"), link("other")];
+        write(dir.path(), &before, &[network()], None).expect("written");
+        let mut now = before.clone();
+        now.linked = vec![link("other"), link("new")];
+        adapt(dir.path(), &now, &before.linked, &[network()]).expect("adapted");
+        let text = fs::read_to_string(dir.path().join("files/hosts")).expect("readable");
+        let has = |name: &str| text.contains(&format!("10.128.0.9\tdb {name}\n"));
+        assert!(has("other") && has("new") && !has("store"), "{text}");
+    }
+
+    #[test]
     fn the_files_of_a_running_container_follow_its_networks_and_keep_what_it_wrote() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir(dir.path().join("files")).expect("made");
@@ -273,14 +301,14 @@ mod tests {
         let mut now = before.clone();
         now.endpoints[0].ip = [10, 128, 7, 9].into();
         let named = PlannedNetwork { names: Some(Vec::new()), ..network() };
-        adapt(dir.path(), &now, &[named]).expect("adapted");
+        adapt(dir.path(), &now, &now.linked, &[named]).expect("adapted");
         let text = fs::read_to_string(&hosts).expect("readable");
         assert!(text.contains("10.128.7.9\tabababababab\n") && text.contains("mine"), "{text}");
         assert!(!text.contains("10.128.0.5"), "{text}");
         let resolv = fs::read_to_string(dir.path().join("files/resolv.conf")).expect("readable");
         assert!(resolv.starts_with("nameserver 127.0.0.11\n"), "{resolv}");
         fs::write(dir.path().join("files/resolv.conf"), "nameserver 9.9.9.9\n").expect("written");
-        adapt(dir.path(), &before, &[network()]).expect("adapted");
+        adapt(dir.path(), &before, &before.linked, &[network()]).expect("adapted");
         let resolv = fs::read_to_string(dir.path().join("files/resolv.conf")).expect("readable");
         assert_eq!(resolv, "nameserver 9.9.9.9\n", "the container's own");
     }

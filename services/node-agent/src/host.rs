@@ -149,6 +149,21 @@ impl Places {
         self.run_containers().join(id.as_str()).join("netns")
     }
 
+    /// The namespace of processes of another container, if it lives in one.
+    pub(crate) fn pidns(&self, id: &ContainerId) -> PathBuf {
+        self.run_containers().join(id.as_str()).join("pidns")
+    }
+
+    /// The IPC namespace of another container, if it lives in one.
+    pub(crate) fn ipcns(&self, id: &ContainerId) -> PathBuf {
+        self.run_containers().join(id.as_str()).join("ipcns")
+    }
+
+    /// Its `/dev/shm`, where others may share it.
+    pub(crate) fn shm(&self, id: &ContainerId) -> PathBuf {
+        self.run_containers().join(id.as_str()).join("shm")
+    }
+
     pub(crate) fn log_dir(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join("log")
     }

@@ -169,9 +169,9 @@ impl Keeper {
                 }
                 Message::Outcome(number, event) if number == self.effect => {
                     self.under_way = None;
-                    event
+                    self.host.told_event(&self.id, event)
                 }
-                Message::OfRun(of, event) if self.is_about_now(of) => event,
+                Message::OfRun(of, event) if self.is_about_now(of) => self.host.told_event(&self.id, event),
                 Message::Outcome(..) | Message::OfRun(..) => continue,
                 Message::EndedByUser => Event::EndedByUser,
             };

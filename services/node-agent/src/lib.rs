@@ -34,12 +34,14 @@ mod resolve;
 mod rootfs;
 mod runtimes;
 mod shims;
+mod shm;
 mod socket;
 mod streams;
 mod tenancy;
 mod tree;
 mod upkeep;
 mod volumes;
+mod words;
 
 use std::{fs, sync::Arc};
 

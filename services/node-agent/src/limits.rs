@@ -33,6 +33,7 @@ pub(crate) async fn apply(host: &Host, id: &ContainerId, runtime: &str, wanted: 
     let output = child.wait_with_output().await.map_err(Error::internal)?;
     if !output.status.success() {
         let cause = oci(host, runtime)?.update_failure(&String::from_utf8_lossy(&output.stderr));
+        let cause = host.told(id, &cause);
         let code = output.status.code().unwrap_or(-1);
         return Err(Error::Failed(format!(
             "runc did not terminate successfully: exit status {code}: {cause}: unknown"

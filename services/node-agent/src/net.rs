@@ -1,6 +1,9 @@
 //! The agent's side of netd. The agent's plan is the truth: it is sent whole when the agent begins
 //! and after any call that may have been lost, and as deltas in between. A start waits for its own
 //! delta only.
+//!
+//! What is sent whole takes away whatever it does not name. So an agent that has lost what it knew of a
+//! container that runs sends what it knows as additions, until the scheduler has told it everything.
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +39,8 @@ struct Inner {
     namespaces: Mutex<BTreeMap<String, PathBuf>>,
     /// netd has the plan, but for deltas under way.
     synced: AtomicBool,
+    /// There are endpoints that the plan does not know of.
+    incomplete: AtomicBool,
     /// Deltas read, a whole plan writes: a plan made before a delta must not overtake it.
     order: RwLock<()>,
     lost: Notify,
@@ -50,6 +55,7 @@ impl Net {
             plan: Mutex::default(),
             namespaces: Mutex::default(),
             synced: AtomicBool::new(false),
+            incomplete: AtomicBool::new(false),
             order: RwLock::default(),
             lost: Notify::new(),
         })))
@@ -67,6 +73,18 @@ impl Net {
     /// Adds an endpoint to the plan without telling netd: for containers found running.
     pub(crate) fn remember(&self, container: &PlannedContainer, networks: &[PlannedNetwork], owner: Option<PathBuf>) {
         self.edit(|plan| put(plan, netd_endpoint(container, owner), networks));
+    }
+
+    /// Some container runs whose endpoint is not known: until the plan is complete it is only added to.
+    pub(crate) fn is_incomplete(&self) {
+        self.0.incomplete.store(true, Ordering::SeqCst);
+    }
+
+    /// Every endpoint is in the plan now, or goes.
+    pub(crate) fn is_complete(&self) {
+        if self.0.incomplete.swap(false, Ordering::SeqCst) {
+            self.lose();
+        }
     }
 
     /// Sends the whole plan whenever netd may not have it, for as long as the agent lives.
@@ -180,7 +198,7 @@ impl Net {
     async fn call(&self, delta: &NetDelta) -> model::Result<NetStatus> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         for attempt in 1.. {
-            let outcome = if self.0.synced.load(Ordering::Acquire) {
+            let outcome = if self.0.synced.load(Ordering::SeqCst) {
                 let _order = self.0.order.read().await;
                 self.0.netd.post(DELTA, delta).await
             } else {
@@ -202,25 +220,40 @@ impl Net {
     }
 
     async fn sync(&self) -> model::Result<()> {
-        if self.0.synced.load(Ordering::Acquire) { Ok(()) } else { self.sync_and_answer().await.map(drop) }
+        if self.0.synced.load(Ordering::SeqCst) { Ok(()) } else { self.sync_and_answer().await.map(drop) }
     }
 
     async fn sync_and_answer(&self) -> model::Result<NetStatus> {
         let _order = self.0.order.write().await;
         let plan = self.edit(|plan| plan.clone());
-        let status: NetStatus = self.0.netd.put(PLAN, &plan).await?;
+        let incomplete = self.0.incomplete.load(Ordering::SeqCst);
+        let status: NetStatus = if incomplete {
+            let (networks, endpoints) = (plan.networks.values().cloned(), plan.endpoints.values().cloned());
+            let all = NetDelta { networks: networks.collect(), endpoints: endpoints.collect(), ..NetDelta::default() };
+            match self.0.netd.post(DELTA, &all).await {
+                // It has lost its plan too: nothing can be added to it before everything is known.
+                Err(Error::Conflict(why)) => return Err(Error::Unavailable(why)),
+                answer => answer?,
+            }
+        } else {
+            self.0.netd.put(PLAN, &plan).await?
+        };
         for (id, why) in &status.failed {
             tracing::warn!(id, why, "netd could not make a part of the plan");
         }
         // One that went away meanwhile stays gone.
         let there = status.netns.iter().map(|(id, path)| (id.clone(), PathBuf::from(path)));
         *self.namespaces() = there.filter(|(id, _)| plan.endpoints.contains_key(id)).collect();
-        self.0.synced.store(true, Ordering::Release);
+        self.0.synced.store(true, Ordering::SeqCst);
+        if incomplete && !self.0.incomplete.load(Ordering::SeqCst) {
+            // It was completed meanwhile.
+            self.lose();
+        }
         Ok(status)
     }
 
     fn lose(&self) {
-        self.0.synced.store(false, Ordering::Release);
+        self.0.synced.store(false, Ordering::SeqCst);
         self.0.lost.notify_one();
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use contract::host::{HostDelta, PlannedContainer, PlannedNetwork};
+use contract::host::{HostDelta, HostsLine, PlannedContainer, PlannedNetwork};
 use diff::{Action, Stale, diff};
 use model::{ContainerId, Phase, VolumeId};
 use tokio::sync::watch;
@@ -40,11 +40,33 @@ struct Book {
     keepers: BTreeMap<ContainerId, Handle>,
     networks: BTreeMap<String, PlannedNetwork>,
     generation: i64,
+    /// Runs that live and of which it is not known what they hold, until a plan tells.
+    lost: BTreeSet<ContainerId>,
 }
 
 impl Book {
     fn networks_of(&self, plan: &PlannedContainer) -> Vec<PlannedNetwork> {
         plan.endpoints.iter().filter_map(|e| self.networks.get(e.network.as_str()).cloned()).collect()
+    }
+
+    fn knows_networks_of(&self, plan: &PlannedContainer) -> bool {
+        plan.endpoints.iter().all(|e| self.networks.contains_key(e.network.as_str()))
+    }
+
+    /// What lost runs hold, as far as this plan says. A whole plan says everything: what it does not name goes.
+    fn find_lost(&mut self, host: &SharedHost, delta: &HostDelta) {
+        if self.lost.is_empty() {
+            return;
+        }
+        for plan in delta.containers.iter().filter(|plan| self.lost.contains(&plan.id)) {
+            take_up(host, plan, &self.networks_of(plan));
+            host.volumes.adopt(plan);
+        }
+        if delta.full {
+            tracing::info!(containers = self.lost.len(), "what was lost is known again");
+            self.lost.clear();
+            host.net.is_complete();
+        }
     }
 }
 
@@ -55,22 +77,29 @@ impl Fleet {
     /// # Errors
     /// The data directory cannot be read.
     pub(crate) fn resume(host: SharedHost) -> std::io::Result<Self> {
-        let mut book =
-            Book { keepers: BTreeMap::new(), networks: host.ledger.networks(), generation: host.ledger.generation() };
+        let mut book = Book {
+            keepers: BTreeMap::new(),
+            networks: host.ledger.networks(),
+            generation: host.ledger.generation(),
+            lost: BTreeSet::new(),
+        };
         let entries = host.ledger.containers()?;
-        let projects: Vec<_> = entries.iter().filter_map(|e| Some(e.plan.as_ref()?.project)).collect();
-        host.tenancy.forget_others(&projects);
         // netd's plan must know of every run that lives before it is sent for the first time.
-        for Entry { plan, state, .. } in &entries {
-            let Some(plan) = plan.as_ref().filter(|_| state.is_alive()) else { continue };
-            match &plan.spec.network_of {
-                Some(other) => host.neighbours.joined(&plan.id, other),
-                None if plan.spec.network_none => {}
-                None => host.net.remember(plan, &book.networks_of(plan), host.tenancy.pin_of(plan)),
+        for Entry { id, plan, .. } in entries.iter().filter(|entry| entry.state.is_alive()) {
+            match plan.as_ref().filter(|plan| book.knows_networks_of(plan)) {
+                Some(plan) => take_up(&host, plan, &book.networks_of(plan)),
+                None => drop(book.lost.insert(id.clone())),
             }
         }
+        if book.lost.is_empty() {
+            let projects: Vec<_> = entries.iter().filter_map(|e| Some(e.plan.as_ref()?.project)).collect();
+            host.tenancy.forget_others(&projects);
+        } else {
+            tracing::error!(containers = ?book.lost, "what these hold is not known: nothing is taken away until a plan tells");
+            host.net.is_incomplete();
+        }
         host.reports.reached(book.generation.max(0));
-        adopt_volumes(&host, &entries);
+        adopt_volumes(&host, &entries, book.lost.is_empty());
         for entry in entries {
             let (id, observed) = (entry.id.clone(), entry.state.observed.clone());
             let plan = entry.plan.clone();
@@ -107,8 +136,10 @@ impl Fleet {
         if !changed.is_empty() || delta.full {
             log_failure("networks", host.ledger.save_networks(&book.networks));
         }
+        book.find_lost(host, &delta);
         let arrived = actions.iter().any(|action| matches!(action, Action::Keep(_)));
-        let replugged: Vec<ContainerId> = actions.iter().filter_map(|action| replugged(action, &known)).collect();
+        let replugged: Vec<(ContainerId, Vec<HostsLine>)> =
+            actions.iter().filter_map(|action| replugged(action, &known)).collect();
         for action in actions {
             act(host, &mut book, action, &known);
         }
@@ -120,10 +151,10 @@ impl Fleet {
         let fleet = self.clone();
         self.0.removals.begin(&delta.volumes, delta.full, move |volume| fleet.uses(volume));
         self.0.reached.send_replace(generation);
-        for id in replugged {
+        for (id, linked) in replugged {
             let fleet = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = plug::settle(&fleet.0.host, &fleet, &id).await {
+                if let Err(error) = plug::settle(&fleet.0.host, &fleet, &id, Some(linked)).await {
                     tracing::warn!(container = %id, %error, "its networks could not be changed");
                 }
             });
@@ -211,8 +242,18 @@ impl Fleet {
     }
 }
 
-/// Containers that live go on having their volumes; what others left mounted is unmounted.
-fn adopt_volumes(host: &SharedHost, entries: &[Entry]) {
+/// The network namespace of a run that lives is its own again.
+fn take_up(host: &SharedHost, plan: &PlannedContainer, networks: &[PlannedNetwork]) {
+    match &plan.spec.network_of {
+        Some(other) => host.neighbours.joined(&plan.id, other),
+        None if plan.spec.network_none => {}
+        None => host.net.remember(plan, networks, host.tenancy.pin_of(plan)),
+    }
+}
+
+/// Containers that live go on having their volumes; what others left mounted is unmounted, unless it is
+/// not known what they have.
+fn adopt_volumes(host: &SharedHost, entries: &[Entry], all_known: bool) {
     let alive = entries.iter().filter(|entry| entry.state.is_alive());
     let alive: BTreeSet<ContainerId> = alive
         .map(|entry| {
@@ -222,14 +263,19 @@ fn adopt_volumes(host: &SharedHost, entries: &[Entry]) {
             entry.id.clone()
         })
         .collect();
-    host.volumes.tidy(&alive);
+    host.volumes.tidy(&alive, all_known);
 }
 
-/// A known container that is to be on other networks than before.
-fn replugged(action: &Action, known: &BTreeMap<ContainerId, Option<PlannedContainer>>) -> Option<ContainerId> {
+/// A known container that is to be on other networks than before, or to have other links; and its links
+/// before.
+fn replugged(
+    action: &Action,
+    known: &BTreeMap<ContainerId, Option<PlannedContainer>>,
+) -> Option<(ContainerId, Vec<HostsLine>)> {
     let Action::Retarget(plan) = action else { return None };
     let before = known.get(&plan.id)?.as_ref()?;
-    (before.endpoints != plan.endpoints).then(|| plan.id.clone())
+    let changed = before.endpoints != plan.endpoints || before.linked != plan.linked;
+    changed.then(|| (plan.id.clone(), before.linked.clone()))
 }
 
 fn act(host: &SharedHost, book: &mut Book, action: Action, known: &BTreeMap<ContainerId, Option<PlannedContainer>>) {

@@ -157,8 +157,9 @@ impl Volumes {
         }
     }
 
-    /// Unmounts what an earlier agent mounted for containers that do not live.
-    pub(crate) fn tidy(&self, alive: &BTreeSet<ContainerId>) {
+    /// Unmounts what an earlier agent mounted for containers that do not live; volumes only if it is known
+    /// what those that live have.
+    pub(crate) fn tidy(&self, alive: &BTreeSet<ContainerId>, all_known: bool) {
         let staged = fs::read_dir(self.0.places.all_staging()).into_iter().flatten().flatten();
         for entry in staged {
             let name = entry.file_name();
@@ -167,7 +168,7 @@ impl Volumes {
                 tracing::warn!(path = %entry.path().display(), %error, "volumes of an earlier life stay mounted");
             }
         }
-        for (project, id) in self.on_disk() {
+        for (project, id) in self.on_disk().into_iter().filter(|_| all_known) {
             let volume = self.volume(project, &id);
             if let Err(error) = locked(&volume).unmount_unless_held() {
                 tracing::warn!(volume = %id, %error, "stays mounted without a container");

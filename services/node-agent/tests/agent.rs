@@ -10,7 +10,7 @@ use contract::agent::{
     STREAM_PROTOCOL, TopReply,
 };
 use model::{ContainerId, Desired, Error, ExecId, Phase, RestartPolicy};
-use support::{World, all_logs, busybox, frames, program, shell, text};
+use support::{World, all_logs, busybox, frames, netns, program, shell, text};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const BOTH: AttachQuery =
@@ -419,29 +419,13 @@ async fn a_terminal_is_raw_and_has_a_size() {
 async fn a_container_on_a_network_has_its_address() {
     let Some(netd) = program("netd") else { return eprintln!("netd is not built: skipped") };
     let mut world = World::begin("net").await;
-    let netns = Netns::new("wt-agent-net");
+    let netns = netns::Netns::new("wt-agent-net");
     let netd = netns.run(&netd, &world);
     let image = busybox(&world.control);
-    let network = contract::host::PlannedNetwork {
-        id: model::NetworkId::from_bytes([7; 32]),
-        project: model::ProjectId(chassis::ids::uuid_v7()),
-        vni: 4242,
-        subnet: "10.190.0.0/20".parse().expect("a subnet"),
-        gateway: None,
-        internal: false,
-        names: None,
-        peers: Vec::new(),
-    };
+    let network = netns::network(4242, "10.190.0.0/20");
     world.control.add_network(network.clone());
     let mut container = shell(&image, "ip -4 addr show eth0; cat /etc/hosts; sleep 1000");
-    container.spec.network_none = false;
-    container.endpoints = vec![model::Endpoint {
-        network: network.id,
-        ip: [10, 190, 0, 9].into(),
-        interface: 0,
-        mac: None,
-        links: Vec::new(),
-    }];
+    netns::plug(&mut container, &network, [10, 190, 0, 9]);
     let id = container.id.clone();
     world.control.want(container);
     world.control.want_state(&id, Desired::Running { run: 1 });
@@ -452,58 +436,6 @@ async fn a_container_on_a_network_has_its_address() {
     world.control.want_state(&id, Desired::Removed);
     world.control.until_phase(&id, 1, Phase::Removed).await;
     drop(netd);
-}
-
-/// A network namespace with a netd in it. The mounts stay the machine's own.
-struct Netns(&'static str);
-
-struct Netd {
-    child: std::process::Child,
-    purge: std::process::Command,
-}
-
-impl Netns {
-    fn new(name: &'static str) -> Self {
-        let _ = ip(&["netns", "del", name]);
-        assert!(ip(&["netns", "add", name]), "makes a namespace");
-        assert!(ip(&["-n", name, "link", "set", "lo", "up"]));
-        Self(name)
-    }
-
-    fn run(&self, netd: &std::path::Path, world: &World) -> Netd {
-        let config = format!(
-            "socket_path = \"{}\"\nrun_dir = \"{}\"\nhost_address = \"127.0.0.1\"\n",
-            world.path("netd.sock").display(),
-            world.path("netd-run").display()
-        );
-        std::fs::write(world.path("netd.toml"), config).expect("writes");
-        let command = |purge: &[&str]| {
-            let mut command = std::process::Command::new("nsenter");
-            command.arg(format!("--net=/run/netns/{}", self.0)).arg(netd).args(purge);
-            command.arg("--config").arg(world.path("netd.toml"));
-            command.stdout(std::fs::File::create(world.path("netd.log")).expect("creates"));
-            command
-        };
-        Netd { child: command(&[]).spawn().expect("netd starts"), purge: command(&["purge"]) }
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        ip(&["netns", "del", self.0]);
-    }
-}
-
-impl Drop for Netd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = self.purge.status();
-    }
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    std::process::Command::new("ip").args(arguments).status().is_ok_and(|s| s.success())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,8 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use contract::agent::LogsQuery;
-use model::{Desired, Phase, RestartPolicy};
-use support::{World, all_logs, busybox, shell, text};
+use model::{ContainerId, Desired, Phase, RestartPolicy};
+use support::{World, all_logs, busybox, netns, program, shell, text};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_restart_policy_counts_within_the_run() {
@@ -119,4 +119,63 @@ async fn a_restart_under_way_goes_on_without_the_control_plane_and_over_the_agen
     assert!(begun.elapsed() < Duration::from_secs(20));
     world.control.want_state(&id, Desired::Removed);
     world.control.until(&id, "gone", |o| o.progress.phase == Phase::Removed).await;
+}
+
+/// The address that a container has on its first link, seen from outside of it.
+fn address(world: &World, id: &ContainerId) -> Option<String> {
+    let pid = world.control.last(id).pid?;
+    let told = std::process::Command::new("nsenter")
+        .args(["-t", &pid.to_string(), "-n", "ip", "-4", "-o", "addr", "show", "eth0"])
+        .output()
+        .expect("nsenter runs");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    told.split_whitespace().find(|word| word.contains('/')).map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_whose_plan_was_lost_keeps_its_network_until_the_scheduler_has_told_everything() {
+    let Some(netd) = program("netd") else { return eprintln!("netd is not built: skipped") };
+    let mut world = World::begin("lost-plan").await;
+    let namespace = netns::Netns::new("wt-agent-lost");
+    let netd = namespace.run(&netd, &world);
+    let image = busybox(&world.control);
+    let network = netns::network(4243, "10.191.0.0/20");
+    world.control.add_network(network.clone());
+    let mut ids = Vec::new();
+    for last in [9, 10] {
+        let mut container = shell(&image, "sleep 1000");
+        netns::plug(&mut container, &network, [10, 191, 0, last]);
+        container.spec.restart = RestartPolicy::Always;
+        ids.push(container.id.clone());
+        world.control.want(container);
+        world.control.want_state(&ids[ids.len() - 1], Desired::Running { run: 1 });
+    }
+    let (lost, known) = (&ids[0], &ids[1]);
+    for id in &ids {
+        world.control.until_phase(id, 1, Phase::Running).await;
+    }
+    world.kill_agent();
+    std::fs::remove_file(world.path("data/containers").join(lost.as_str()).join("plan.json")).expect("was there");
+    let control = world.control.clone();
+    let silence = control.silence().await;
+    world.start_agent().await;
+    // The other one begins anew, for which netd has to have heard of this agent's plan.
+    let pid = world.control.last(known).pid.expect("it runs");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL)
+        .expect("killed");
+    world.control.until(known, "again", |o| o.progress.restart == 1 && o.progress.phase == Phase::Running).await;
+    assert_eq!(address(&world, known).as_deref(), Some("10.191.0.10/20"));
+    assert_eq!(address(&world, lost).as_deref(), Some("10.191.0.9/20"), "its link was taken away");
+
+    drop(silence);
+    world.control.want_state(lost, Desired::Stopped { run: 1, signal: "SIGKILL".into(), timeout_s: 1 });
+    world.control.until_phase(lost, 1, Phase::Exited).await;
+    world.control.want_state(lost, Desired::Running { run: 2 });
+    world.control.until_phase(lost, 2, Phase::Running).await;
+    assert_eq!(address(&world, lost).as_deref(), Some("10.191.0.9/20"));
+    for id in &ids {
+        world.control.want_state(id, Desired::Removed);
+        world.control.until_phase(id, 1, Phase::Removed).await;
+    }
+    drop(netd);
 }

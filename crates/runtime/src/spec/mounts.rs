@@ -31,7 +31,10 @@ pub(super) fn build(sandbox: &SandboxSpec) -> Result<Vec<Mount>, OciSpecError> {
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"])?,
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
     ];
-    if sandbox.ipc != IpcMode::None {
+    if let Some(shm) = &sandbox.shm {
+        let options = ["bind", "rprivate", "nosuid", "noexec", "nodev", "rw"];
+        all.push(mount("/dev/shm", "bind", &shm.to_string_lossy(), &options)?);
+    } else if sandbox.ipc != IpcMode::None {
         all.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size])?);
     }
     let mut tenants = Vec::new();

@@ -36,9 +36,10 @@ pub struct ChangedLimits<'a> {
 
 impl ProjectTx {
     /// Writes a new container. `false`: the name is taken (nothing was written, and the transaction goes on).
+    /// Its image is held until the end of the transaction.
     ///
     /// # Errors
-    /// Postgres does not answer.
+    /// `NotFound` in dockerd's words if the image has just been removed.
     pub async fn insert_container(&mut self, new: NewContainer<'_>) -> Result<bool> {
         let written = sqlx::query!(
             "INSERT INTO containers (id, project_id, name, image_id, spec, created_at) VALUES ($1, $2, $3, $4, $5, $6)
@@ -52,7 +53,7 @@ impl ProjectTx {
         )
         .execute(self.connection())
         .await
-        .map_err(store_error)?;
+        .map_err(crate::on_constraint("containers_image", || crate::images::no_such_image(&new.spec.image)))?;
         Ok(written.rows_affected() == 1)
     }
 
@@ -177,6 +178,25 @@ impl ProjectTx {
         .map_err(crate::on_constraint("hosts_capacity", || {
             Error::NoCapacity("the host of this container has not that much left".into())
         }))?;
+        Ok(())
+    }
+
+    /// Takes its link of that alias away; its host is told.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn remove_link(&mut self, id: &ContainerId, alias: &str) -> Result<()> {
+        sqlx::query!(
+            "UPDATE containers SET spec = spec || jsonb_build_object('links',
+                 (SELECT coalesce(jsonb_agg(l), '[]') FROM jsonb_array_elements(spec->'links') AS l WHERE l->>'alias' <> $3))
+             WHERE project_id = $1 AND id = $2",
+            self.project.0,
+            id.as_str(),
+            alias,
+        )
+        .execute(self.connection())
+        .await
+        .map_err(store_error)?;
         Ok(())
     }
 

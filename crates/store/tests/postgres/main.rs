@@ -3,7 +3,9 @@
 mod containers;
 mod docker_socket;
 mod events;
+mod images;
 mod lists;
+mod migrations;
 mod networks;
 mod plans;
 mod quota;

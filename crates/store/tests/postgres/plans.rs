@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use model::{ContainerId, ContainerSpec, Desired, HostId, MemoryBytes, Resources};
+use model::{ContainerId, ContainerSpec, Desired, HostId, MemoryBytes, PortBinding, PortProtocol, Resources};
 use planner::plan;
 use sqlx::Row as _;
 use store::{Applied, Store};
@@ -277,4 +277,106 @@ async fn new_limits_move_the_hosts_plan_and_never_promise_more_than_it_has() {
     assert_eq!(refused.as_database_error().and_then(|e| e.constraint()), Some("hosts_capacity"));
     set(1 << 20).await.expect("less is always possible");
     assert_counters_add_up(&seed).await;
+}
+
+async fn put_on(seed: &Seed, container: &ContainerId, host: HostId) {
+    sqlx::query("UPDATE containers SET host_id = $2 WHERE id = $1")
+        .bind(container.as_str())
+        .bind(host.0)
+        .execute(seed.pool())
+        .await
+        .expect("placed");
+}
+
+/// Why there is no host for the only container that has none.
+async fn why_not(store: &Store) -> String {
+    let snapshot = store.plan_snapshot(&[]).await.expect("snapshot").expect("one to place");
+    let plan = plan(&snapshot);
+    assert!(plan.steps.is_empty(), "{plan:?}");
+    plan.unplaced[0].1.to_string()
+}
+
+#[tokio::test]
+async fn a_container_goes_where_those_are_whose_namespaces_it_shares() {
+    let (database, seed) = fresh("plan_joined").await;
+    let (project, stranger) = (seed.project().await.expect("project"), seed.project().await.expect("project"));
+    let crowded = seed.host("a", room_for(6)).await.expect("host");
+    let empty = seed.host("b", room_for(100)).await.expect("host");
+    let store = scheduler(&database);
+    let web = seed.container(&project, &needs_a_gib()).await.expect("container");
+    put_on(&seed, &web, crowded).await;
+    let of = |id: &ContainerId| Some(id.clone());
+    let kinds: [fn(Option<ContainerId>) -> ContainerSpec; 3] = [
+        |id| ContainerSpec { network_of: id, ..ContainerSpec::default() },
+        |id| ContainerSpec { pid_of: id, ..ContainerSpec::default() },
+        |id| ContainerSpec { ipc_of: id, ..ContainerSpec::default() },
+    ];
+    for spec in kinds {
+        let beside = seed.container(&project, &spec(of(&web))).await.expect("container");
+        settle(&store, &[]).await;
+        assert_eq!(store.placements(std::slice::from_ref(&beside)).await.expect("placements")[&beside], crowded);
+    }
+    // Of two on different hosts neither wins.
+    let far = seed.container(&project, &ContainerSpec::default()).await.expect("container");
+    put_on(&seed, &far, empty).await;
+    let spec = ContainerSpec { network_of: of(&web), pid_of: of(&far), ..ContainerSpec::default() };
+    let torn = seed.container(&project, &spec).await.expect("container");
+    let why = why_not(&store).await;
+    assert!(why.contains(", which it joins, are on different hosts"), "{why}");
+    sqlx::query("DELETE FROM containers WHERE id = $1").bind(torn.as_str()).execute(seed.pool()).await.expect("gone");
+    // What is of another project is nowhere.
+    let foreign = seed.container(&stranger, &kinds[0](of(&web))).await.expect("container");
+    let why = why_not(&store).await;
+    assert!(why.contains(&format!("2 hosts do not have container {web}, which it joins")), "{why}");
+    assert!(store.placements(&[foreign]).await.expect("placements").is_empty());
+}
+
+#[tokio::test]
+async fn a_container_goes_to_the_host_where_a_port_of_its_range_is_free() {
+    let (database, seed) = fresh("plan_ranges").await;
+    let project = seed.project().await.expect("project");
+    // The one with the room has no port left.
+    let full = seed.host("a", room_for(100)).await.expect("host");
+    let other = seed.host("b", room_for(6)).await.expect("host");
+    let store = scheduler(&database);
+    let binding = |host_port, host_range| PortBinding {
+        container_port: 80,
+        protocol: PortProtocol::Tcp,
+        host_ip: None,
+        host_port,
+        host_range,
+    };
+    let with =
+        |bindings: &[PortBinding]| ContainerSpec { port_bindings: bindings.to_vec(), ..ContainerSpec::default() };
+    let holder = seed.container(&project, &needs_a_gib()).await.expect("container");
+    put_on(&seed, &holder, full).await;
+    let hold = async |host: HostId, protocol: &str, port: i32| {
+        sqlx::query(
+            "INSERT INTO published_ports (host_id, protocol, host_port, container_id, project_id, container_port, run)
+             VALUES ($1, $2, $3, $4, $5, 80, 1)",
+        )
+        .bind(host.0)
+        .bind(protocol)
+        .bind(port)
+        .bind(holder.as_str())
+        .bind(project.id.0)
+        .execute(seed.pool())
+        .await
+        .expect("held");
+    };
+    hold(full, "tcp", 8000).await;
+    hold(full, "tcp", 8001).await;
+    hold(full, "udp", 8002).await;
+    let placed = async |bindings: &[PortBinding]| {
+        let container = seed.container(&project, &with(bindings)).await.expect("container");
+        settle(&store, &[]).await;
+        store.placements(std::slice::from_ref(&container)).await.expect("placements")[&container]
+    };
+    let range = binding(None, Some((8000, 8001)));
+    assert_eq!(placed(&[range]).await, other, "a range that is used up");
+    assert_eq!(placed(&[binding(Some(8001), None)]).await, other, "a port that is taken");
+    assert_eq!(placed(&[binding(None, Some((8001, 8002)))]).await, full, "8002 is held for udp alone");
+    hold(other, "tcp", 8000).await;
+    assert_eq!(placed(&[range]).await, other, "one is left there");
+    assert_eq!(placed(&[binding(None, None)]).await, full, "any port");
 }

@@ -11,11 +11,7 @@ mod search;
 
 use std::collections::HashMap;
 
-use axum::{
-    extract::{Path, State},
-    http::StatusCode,
-};
-use contract::wake::Topic;
+use axum::{extract::Path, http::StatusCode};
 use model::{Error, ImageReference, Result};
 use store::{ImageRow, ProjectTx};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -25,13 +21,12 @@ use self::describe::{HistoryEntry, ImageInspect, ImageSummary};
 pub(crate) use self::pull::registry_auth;
 use super::{
     body::{DockerResponse, json},
+    call::Call,
     error::{ErrorResponse, empty},
     filters::Filters,
     instant, platform,
-    query::Query,
-    version::RequestedVersion,
 };
-use crate::{Gateway, auth::Project};
+use crate::Gateway;
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default()
@@ -57,16 +52,11 @@ const LIST_FILTERS: [&str; 8] = ["before", "dangling", "label", "label!", "refer
     ),
     responses((status = 200, description = "Images", body = Vec<ImageSummary>),
         (status = 400, description = "A filter is wrong", body = ErrorResponse)))]
-async fn list(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    version: RequestedVersion,
-    query: Query,
-) -> DockerResponse {
-    let filters = Filters::parse(query.text("filters"), &LIST_FILTERS)?;
-    let mut tx = gateway.store.project_tx(&scope).await?;
+async fn list(call: Call) -> DockerResponse {
+    let filters = Filters::parse(call.query.text("filters"), &LIST_FILTERS)?;
+    let mut tx = call.tx().await?;
     let images = tx.list_images().await?;
-    let window = Window::of(&filters, &mut tx, &gateway).await?;
+    let window = Window::of(&filters, &mut tx, &call.gateway).await?;
     let uses = uses(&mut tx).await?;
     let dangling = filters.boolean("dangling")?;
     let mut shown = Vec::new();
@@ -80,7 +70,7 @@ async fn list(
             continue;
         };
         let containers = uses.get(described.row.id.as_str()).copied().unwrap_or(0);
-        shown.push(described.summary(version, containers));
+        shown.push(described.summary(call.version, containers));
     }
     json(StatusCode::OK, &shown)
 }
@@ -125,23 +115,15 @@ impl Window {
         ("platform" = Option<String>, Query, description = "JSON of an OCI platform (1.49); the image must be of it")),
     responses((status = 200, description = "The image", body = ImageInspect),
         (status = 404, description = "No such image", body = ErrorResponse)))]
-async fn inspect(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    version: RequestedVersion,
-    Path(name): Path<String>,
-    query: Query,
-) -> DockerResponse {
-    if query.text("platform").is_some() && query.flag("manifests") {
+async fn inspect(call: Call, Path(name): Path<String>) -> DockerResponse {
+    if call.query.text("platform").is_some() && call.query.flag("manifests") {
         return Err(Error::InvalidArgument(
             "conflicting options: manifests and platform options cannot both be set".into(),
         )
         .into());
     }
-    let mut tx = gateway.store.project_tx(&scope).await?;
-    let image = Described::new(tx.resolve_image(&name).await?)?;
-    platform::check(platform::one(&query, version, 49)?.as_deref(), &image.row, &name)?;
-    json(StatusCode::OK, &image.inspect(version))
+    let image = described(&call, &name, 49).await?;
+    json(StatusCode::OK, &image.inspect(call.version))
 }
 
 /// Show how an image was built
@@ -150,17 +132,15 @@ async fn inspect(
         ("platform" = Option<String>, Query, description = "JSON of an OCI platform (1.48); the image must be of it")),
     responses((status = 200, description = "Steps, the last first", body = Vec<HistoryEntry>),
         (status = 404, description = "No such image", body = ErrorResponse)))]
-async fn history(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    version: RequestedVersion,
-    Path(name): Path<String>,
-    query: Query,
-) -> DockerResponse {
-    let mut tx = gateway.store.project_tx(&scope).await?;
-    let image = Described::new(tx.resolve_image(&name).await?)?;
-    platform::check(platform::one(&query, version, 48)?.as_deref(), &image.row, &name)?;
-    json(StatusCode::OK, &image.history())
+async fn history(call: Call, Path(name): Path<String>) -> DockerResponse {
+    json(StatusCode::OK, &described(&call, &name, 48).await?.history())
+}
+
+/// The image of a name, of the `platform` that is asked for since a version.
+async fn described(call: &Call, name: &str, since: u16) -> Result<Described> {
+    let image = Described::new(call.tx().await?.resolve_image(name).await?)?;
+    platform::check(platform::one(&call.query, call.version, since)?.as_deref(), &image.row, name)?;
+    Ok(image)
 }
 
 /// Give an image a further name
@@ -169,22 +149,17 @@ async fn history(
         ("repo" = String, Query, description = "Repository"), ("tag" = Option<String>, Query, description = "Tag; `latest`")),
     responses((status = 201, description = "Named"), (status = 400, description = "No valid name", body = ErrorResponse),
         (status = 404, description = "No such image", body = ErrorResponse)))]
-async fn tag(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    Path(name): Path<String>,
-    query: Query,
-) -> DockerResponse {
-    let repository: ImageReference = query.get("repo").unwrap_or_default().parse()?;
-    let reference = match query.text("tag") {
+async fn tag(call: Call, Path(name): Path<String>) -> DockerResponse {
+    let repository: ImageReference = call.query.get("repo").unwrap_or_default().parse()?;
+    let reference = match call.query.text("tag") {
         Some(tag) => format!("{}:{tag}", repository.full_name()).parse()?,
         None => repository,
     };
-    let mut tx = gateway.store.project_tx(&scope).await?;
+    let mut tx = call.tx().await?;
     let image = tx.resolve_image_id(&name).await?;
     tx.tag_image(&image, &reference).await?;
     tx.commit().await?;
-    gateway.bus.publish(&Topic::Project(scope.project()));
+    call.tell_project();
     Ok(empty(StatusCode::CREATED))
 }
 

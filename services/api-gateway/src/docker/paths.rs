@@ -33,8 +33,11 @@ fn is_name(method: &Method, parent: &str, last: &str) -> bool {
     }
 }
 
-/// Escapes the slashes inside an image's, plugin's or distribution's name.
+/// Escapes the slashes inside an image's, plugin's or distribution's name, and in a link's to be removed.
 fn escape_name(method: &Method, path: &str) -> String {
+    if let (&Method::DELETE, Some(link)) = (method, path.strip_prefix("/containers/")) {
+        return format!("/containers/{}", link.replace('/', "%2F"));
+    }
     let names = ["/images/", "/distribution/", "/plugins/"];
     let Some((root, rest)) = names.iter().find_map(|root| path.strip_prefix(root).map(|rest| (*root, rest))) else {
         return path.to_owned();
@@ -57,6 +60,7 @@ mod tests {
         assert_eq!(routable(&Method::GET, "/images/r:5000/a/b:1/json"), "/images/r:5000%2Fa%2Fb:1/json");
         assert_eq!(routable(&Method::POST, "/images/a/b/tag"), "/images/a%2Fb/tag");
         assert_eq!(routable(&Method::DELETE, "/images/a/json"), "/images/%61%2Fjson");
+        assert_eq!(routable(&Method::DELETE, "/containers/web/db"), "/containers/web%2Fdb");
         assert_eq!(routable(&Method::GET, "/images/json"), "/images/json");
         assert_eq!(routable(&Method::POST, "/images/create"), "/images/create");
     }

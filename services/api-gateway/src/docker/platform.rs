@@ -21,10 +21,19 @@ struct Document {
 
 /// Every value of `platform`, as `os/arch[/variant]`; none before the version that brought it.
 pub(crate) fn all(query: &Query, version: RequestedVersion, since: u16) -> Result<Vec<String>> {
+    every("platform", query, version, since)
+}
+
+/// Every value of `platforms`, likewise.
+pub(crate) fn several(query: &Query, version: RequestedVersion, since: u16) -> Result<Vec<String>> {
+    every("platforms", query, version, since)
+}
+
+fn every(key: &str, query: &Query, version: RequestedVersion, since: u16) -> Result<Vec<String>> {
     if !version.at_least(since) {
         return Ok(Vec::new());
     }
-    query.all("platform").filter(|text| !text.is_empty()).map(parse).collect()
+    query.all(key).filter(|text| !text.is_empty()).map(parse).collect()
 }
 
 /// Its one value.

@@ -2,11 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, http::StatusCode};
 use chassis::{Problems, ids};
 use contract::{host::HostRuntime, wake::Topic};
 use model::{Error, HostCapacity, HostCondition, HostId, HostState, MemoryBytes, NanoCpus};
@@ -18,9 +14,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer,
-    input::{Body, List, id},
+    caller::{Administration, Id},
+    input::{Body, List},
 };
-use crate::{Gateway, auth::Operator};
+use crate::Gateway;
 
 /// How long a join token is good, unless said otherwise, and at most.
 const JOIN_SECONDS: u32 = 3_600;
@@ -96,8 +93,8 @@ impl From<HostRecord> for Host {
 /// List the hosts by name
 #[utoipa::path(get, path = "/api/v1/hosts", operation_id = "HostList", tag = "Host",
     responses((status = 200, description = "Every host", body = List<Host>), Problems))]
-async fn list(State(gateway): State<Gateway>, Operator(_operator): Operator) -> Answer<Json<List<Host>>> {
-    let items = gateway.store.hosts().await?.into_iter().map(Host::from).collect();
+async fn list(call: Administration) -> Answer<Json<List<Host>>> {
+    let items = call.gateway.store.hosts().await?.into_iter().map(Host::from).collect();
     Ok(Json(List { items, next: None }))
 }
 
@@ -113,19 +110,13 @@ pub(crate) struct HostChange {
 #[utoipa::path(patch, path = "/api/v1/hosts/{host}", operation_id = "HostChange", tag = "Host",
     params(("host" = HostId, Path, description = "Its id")),
     request_body = HostChange, responses((status = 200, description = "The host now", body = Host), Problems))]
-async fn change(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(host): Path<String>,
-    Body(change): Body<HostChange>,
-) -> Answer<Json<Host>> {
-    let host: HostId = id(&host)?;
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+async fn change(call: Administration, Id(host): Id<HostId>, Body(change): Body<HostChange>) -> Answer<Json<Host>> {
+    let mut tx = call.tx().await?;
     tx.set_host_state(host, change.state).await?;
     tx.commit().await?;
-    gateway.bus.publish(&Topic::Unplaced);
-    tracing::info!(%host, state = ?change.state, operator = %operator.token(), "host state changed");
-    let hosts = gateway.store.hosts().await?;
+    call.gateway.bus.publish(&Topic::Unplaced);
+    tracing::info!(%host, state = ?change.state, operator = %call.operator.token(), "host state changed");
+    let hosts = call.gateway.store.hosts().await?;
     let now = hosts.into_iter().find(|record| record.id == host);
     Ok(Json(now.map(Host::from).ok_or_else(|| Error::NotFound(format!("no such host: {host}")))?))
 }
@@ -153,8 +144,7 @@ pub(crate) struct JoinToken {
 #[utoipa::path(post, path = "/api/v1/host-join-tokens", operation_id = "HostJoinTokenCreate", tag = "Host",
     request_body = JoinTokenRequest, responses((status = 201, description = "Made", body = JoinToken), Problems))]
 async fn create_join_token(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
+    call: Administration,
     Body(wanted): Body<JoinTokenRequest>,
 ) -> Answer<(StatusCode, Json<JoinToken>)> {
     let seconds = wanted.valid_seconds.unwrap_or(JOIN_SECONDS);
@@ -162,10 +152,10 @@ async fn create_join_token(
         return Err(Error::invalid("valid_seconds", "is not 1 second to 30 days").into());
     }
     let secret = ids::random_token();
-    let expires_at = gateway.clock.now() + Duration::seconds(i64::from(seconds));
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+    let expires_at = call.gateway.clock.now() + Duration::seconds(i64::from(seconds));
+    let mut tx = call.tx().await?;
     tx.create_join_token(&ids::sha256(secret.as_bytes()), expires_at).await?;
     tx.commit().await?;
-    tracing::info!(operator = %operator.token(), "host join token made");
+    tracing::info!(operator = %call.operator.token(), "host join token made");
     Ok((StatusCode::CREATED, Json(JoinToken { secret, expires_at })))
 }

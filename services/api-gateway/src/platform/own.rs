@@ -1,16 +1,15 @@
 //! A project's view of itself, and its own say in its policy; with [`super::repositories`], what a
 //! project's credential opens here.
 
-use axum::{Json, extract::State};
+use axum::Json;
 use chassis::Problems;
-use model::Error;
 use serde::{Deserialize, Serialize};
-use store::{PolicyChange, Principal, Project, ProjectScope};
+use store::{PolicyChange, Project};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Answer, input::Body};
-use crate::{Gateway, auth::Caller};
+use super::{Answer, caller::OwnCall, input::Body};
+use crate::Gateway;
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default().routes(routes!(show, change))
@@ -32,9 +31,8 @@ pub(crate) struct OwnProject {
 /// Show the project that the credential opens
 #[utoipa::path(get, path = "/api/v1/project", operation_id = "ProjectOwn", tag = "Project",
     responses((status = 200, description = "The caller's project", body = OwnProject), Problems))]
-async fn show(State(gateway): State<Gateway>, Caller(caller): Caller) -> Answer<Json<OwnProject>> {
-    let scope = own(caller)?;
-    let mut tx = gateway.store.project_tx(&scope).await?;
+async fn show(call: OwnCall) -> Answer<Json<OwnProject>> {
+    let mut tx = call.tx().await?;
     let project = tx.own_project().await?;
     let summary = tx.summary().await?;
     Ok(Json(OwnProject {
@@ -57,24 +55,11 @@ pub(crate) struct OwnPolicy {
 #[utoipa::path(patch, path = "/api/v1/project", operation_id = "ProjectOwnChange", tag = "Project",
     request_body = OwnPolicy,
     responses((status = 200, description = "The project as it is now", body = Project), Problems))]
-async fn change(
-    State(gateway): State<Gateway>,
-    Caller(caller): Caller,
-    Body(policy): Body<OwnPolicy>,
-) -> Answer<Json<Project>> {
-    let scope = own(caller)?;
-    let mut tx = gateway.store.project_tx(&scope).await?;
+async fn change(call: OwnCall, Body(policy): Body<OwnPolicy>) -> Answer<Json<Project>> {
+    let mut tx = call.tx().await?;
     let change = PolicyChange { docker_socket: policy.docker_socket, ..PolicyChange::default() };
     let project = tx.change_policy(&change).await?;
     tx.commit().await?;
     tracing::info!(project = %project.id, policy = ?project.policy, "a project changed its policy");
     Ok(Json(project))
-}
-
-fn own(caller: Principal) -> Result<ProjectScope, Error> {
-    match caller {
-        Principal::Project(scope) => Ok(scope),
-        Principal::Operator(_) => Err(Error::Forbidden("an operator's credential opens no project".into())),
-        Principal::Container(..) => Err(Error::Forbidden("a container opens the Docker API and nothing else".into())),
-    }
 }

@@ -1,10 +1,6 @@
 //! Projects, for operators.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, http::StatusCode};
 use chassis::{Problems, ids};
 use model::{NetworkId, ProjectId, Slug, TenantId};
 use serde::Deserialize;
@@ -14,9 +10,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer,
-    input::{Body, List, Position, id},
+    caller::{Administration, Id},
+    input::{Body, List, Position},
 };
-use crate::{Gateway, auth::Operator};
+use crate::Gateway;
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(show, change, delete))
@@ -35,18 +32,16 @@ pub(crate) struct NewProject {
     params(("tenant" = TenantId, Path, description = "Its owner")),
     request_body = NewProject, responses((status = 201, description = "Made", body = Project), Problems))]
 async fn create(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(tenant): Path<String>,
+    call: Administration,
+    Id(tenant): Id<TenantId>,
     Body(new): Body<NewProject>,
 ) -> Answer<(StatusCode, Json<Project>)> {
     let network = NetworkId::from_bytes(ids::random_hex_id());
-    let wanted =
-        store::NewProject { id: ProjectId(ids::uuid_v7()), tenant: id(&tenant)?, name: &new.name, network: &network };
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+    let wanted = store::NewProject { id: ProjectId(ids::uuid_v7()), tenant, name: &new.name, network: &network };
+    let mut tx = call.tx().await?;
     let project = tx.create_project(&wanted).await?;
     tx.commit().await?;
-    tracing::info!(project = %project.id, operator = %operator.token(), "project made");
+    tracing::info!(project = %project.id, operator = %call.operator.token(), "project made");
     Ok((StatusCode::CREATED, Json(project)))
 }
 
@@ -54,15 +49,10 @@ async fn create(
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/projects", operation_id = "ProjectList", tag = "Project",
     params(("tenant" = TenantId, Path, description = "Their owner"), Position),
     responses((status = 200, description = "Projects", body = List<Project>), Problems))]
-async fn list(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(tenant): Path<String>,
-    position: Position,
-) -> Answer<Json<List<Project>>> {
+async fn list(call: Administration, Id(tenant): Id<TenantId>, position: Position) -> Answer<Json<List<Project>>> {
     let page = position.page()?;
-    let mut tx = gateway.store.operator_tx(&operator).await?;
-    let projects = tx.projects(id(&tenant)?, &page).await?;
+    let mut tx = call.tx().await?;
+    let projects = tx.projects(tenant, &page).await?;
     Ok(Json(List::sliced(projects, page.limit, |project| project.name.to_string())))
 }
 
@@ -70,13 +60,9 @@ async fn list(
 #[utoipa::path(get, path = "/api/v1/projects/{project}", operation_id = "ProjectShow", tag = "Project",
     params(("project" = ProjectId, Path, description = "Its id")),
     responses((status = 200, description = "The project", body = Project), Problems))]
-async fn show(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(project): Path<String>,
-) -> Answer<Json<Project>> {
-    let mut tx = gateway.store.operator_tx(&operator).await?;
-    Ok(Json(tx.project(id(&project)?).await?))
+async fn show(call: Administration, Id(project): Id<ProjectId>) -> Answer<Json<Project>> {
+    let mut tx = call.tx().await?;
+    Ok(Json(tx.project(project).await?))
 }
 
 /// Change a project's policy
@@ -85,15 +71,14 @@ async fn show(
     request_body = PolicyChange,
     responses((status = 200, description = "The project as it is now", body = Project), Problems))]
 async fn change(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(project): Path<String>,
+    call: Administration,
+    Id(project): Id<ProjectId>,
     Body(wanted): Body<PolicyChange>,
 ) -> Answer<Json<Project>> {
-    let mut tx = gateway.store.operator_tx(&operator).await?;
-    let project = tx.change_policy(id(&project)?, &wanted).await?;
+    let mut tx = call.tx().await?;
+    let project = tx.change_policy(project, &wanted).await?;
     tx.commit().await?;
-    tracing::info!(project = %project.id, operator = %operator.token(), policy = ?project.policy, "policy changed");
+    tracing::info!(project = %project.id, operator = %call.operator.token(), policy = ?project.policy, "policy changed");
     Ok(Json(project))
 }
 
@@ -101,15 +86,10 @@ async fn change(
 #[utoipa::path(delete, path = "/api/v1/projects/{project}", operation_id = "ProjectDelete", tag = "Project",
     params(("project" = ProjectId, Path, description = "Its id")),
     responses((status = 204, description = "Removed"), Problems))]
-async fn delete(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(project): Path<String>,
-) -> Answer<StatusCode> {
-    let project = id(&project)?;
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+async fn delete(call: Administration, Id(project): Id<ProjectId>) -> Answer<StatusCode> {
+    let mut tx = call.tx().await?;
     tx.delete_project(project).await?;
     tx.commit().await?;
-    tracing::info!(%project, operator = %operator.token(), "project removed");
+    tracing::info!(%project, operator = %call.operator.token(), "project removed");
     Ok(StatusCode::NO_CONTENT)
 }

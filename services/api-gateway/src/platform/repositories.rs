@@ -1,23 +1,20 @@
 //! A project's repositories: listed with their size, opened to the public, removed. For the project's
 //! own credentials; what is in them is the registry's.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, http::StatusCode};
 use chassis::Problems;
-use model::{Error, RepositoryId, Result};
+use model::RepositoryId;
 use serde::{Deserialize, Serialize};
-use store::{Principal, ProjectScope, Repository};
+use store::Repository;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer,
-    input::{Body, List, Position, id},
+    caller::{Id, OwnCall},
+    input::{Body, List, Position},
 };
-use crate::{Gateway, auth::Caller};
+use crate::Gateway;
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default().routes(routes!(list)).routes(routes!(change, delete))
@@ -32,26 +29,13 @@ pub(crate) struct NamedRepository {
     repository: Repository,
 }
 
-fn scope(caller: &Principal) -> Result<ProjectScope> {
-    match caller {
-        Principal::Project(scope) => Ok(*scope),
-        Principal::Operator(_) => Err(Error::Forbidden("an operator's credential opens no project".into())),
-        Principal::Container(..) => Err(Error::Forbidden("a container opens the Docker API and nothing else".into())),
-    }
-}
-
 /// List the project's repositories by name
 #[utoipa::path(get, path = "/api/v1/project/repositories", operation_id = "RepositoryList", tag = "Repository",
     params(Position), responses((status = 200, description = "Repositories", body = List<NamedRepository>), Problems))]
-async fn list(
-    State(gateway): State<Gateway>,
-    Caller(caller): Caller,
-    position: Position,
-) -> Answer<Json<List<NamedRepository>>> {
-    let scope = scope(&caller)?;
+async fn list(call: OwnCall, position: Position) -> Answer<Json<List<NamedRepository>>> {
     let page = position.page()?;
-    let prefix = gateway.store.registry_namespace(scope.project()).await?.unwrap_or_default();
-    let mut tx = gateway.store.project_tx(&scope).await?;
+    let prefix = call.gateway.store.registry_namespace(call.scope.project()).await?.unwrap_or_default();
+    let mut tx = call.tx().await?;
     let found = tx.repositories(&page).await?;
     let named =
         |repository: Repository| NamedRepository { full_name: format!("{prefix}/{}", repository.name), repository };
@@ -72,18 +56,15 @@ pub(crate) struct RepositoryChange {
     params(("repository" = RepositoryId, Path, description = "Its id")),
     request_body = RepositoryChange, responses((status = 200, description = "The repository now", body = Repository), Problems))]
 async fn change(
-    State(gateway): State<Gateway>,
-    Caller(caller): Caller,
-    Path(repository): Path<String>,
+    call: OwnCall,
+    Id(repository): Id<RepositoryId>,
     Body(change): Body<RepositoryChange>,
 ) -> Answer<Json<Repository>> {
-    let scope = scope(&caller)?;
-    let repository: RepositoryId = id(&repository)?;
-    let mut tx = gateway.store.project_tx(&scope).await?;
+    let mut tx = call.tx().await?;
     tx.set_repository_public(repository, change.public).await?;
     let now = tx.repository(repository).await?;
     tx.commit().await?;
-    tracing::info!(%repository, public = change.public, project = %scope.project(), "repository changed");
+    tracing::info!(%repository, public = change.public, project = %call.scope.project(), "repository changed");
     Ok(Json(now))
 }
 
@@ -91,16 +72,10 @@ async fn change(
 #[utoipa::path(delete, path = "/api/v1/project/repositories/{repository}", operation_id = "RepositoryDelete", tag = "Repository",
     params(("repository" = RepositoryId, Path, description = "Its id")),
     responses((status = 204, description = "Removed"), Problems))]
-async fn delete(
-    State(gateway): State<Gateway>,
-    Caller(caller): Caller,
-    Path(repository): Path<String>,
-) -> Answer<StatusCode> {
-    let scope = scope(&caller)?;
-    let repository: RepositoryId = id(&repository)?;
-    let mut tx = gateway.store.project_tx(&scope).await?;
+async fn delete(call: OwnCall, Id(repository): Id<RepositoryId>) -> Answer<StatusCode> {
+    let mut tx = call.tx().await?;
     tx.delete_repository(repository).await?;
     tx.commit().await?;
-    tracing::info!(%repository, project = %scope.project(), "repository removed");
+    tracing::info!(%repository, project = %call.scope.project(), "repository removed");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,10 +1,6 @@
 //! Tenants, for operators.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, http::StatusCode};
 use chassis::{Problems, ids};
 use model::{Slug, TenantId};
 use serde::Deserialize;
@@ -14,9 +10,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer,
-    input::{Body, List, Position, id},
+    caller::{Administration, Id},
+    input::{Body, List, Position},
 };
-use crate::{Gateway, auth::Operator};
+use crate::Gateway;
 
 pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(show, delete))
@@ -33,28 +30,20 @@ pub(crate) struct NewTenant {
 /// Make a tenant
 #[utoipa::path(post, path = "/api/v1/tenants", operation_id = "TenantCreate", tag = "Tenant",
     request_body = NewTenant, responses((status = 201, description = "Made", body = Tenant), Problems))]
-async fn create(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Body(new): Body<NewTenant>,
-) -> Answer<(StatusCode, Json<Tenant>)> {
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+async fn create(call: Administration, Body(new): Body<NewTenant>) -> Answer<(StatusCode, Json<Tenant>)> {
+    let mut tx = call.tx().await?;
     let tenant = tx.create_tenant(TenantId(ids::uuid_v7()), &new.name).await?;
     tx.commit().await?;
-    tracing::info!(tenant = %tenant.id, operator = %operator.token(), "tenant made");
+    tracing::info!(tenant = %tenant.id, operator = %call.operator.token(), "tenant made");
     Ok((StatusCode::CREATED, Json(tenant)))
 }
 
 /// List tenants by name
 #[utoipa::path(get, path = "/api/v1/tenants", operation_id = "TenantList", tag = "Tenant",
     params(Position), responses((status = 200, description = "Tenants", body = List<Tenant>), Problems))]
-async fn list(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    position: Position,
-) -> Answer<Json<List<Tenant>>> {
+async fn list(call: Administration, position: Position) -> Answer<Json<List<Tenant>>> {
     let page = position.page()?;
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+    let mut tx = call.tx().await?;
     let tenants = tx.tenants(&page).await?;
     Ok(Json(List::sliced(tenants, page.limit, |tenant| tenant.name.to_string())))
 }
@@ -63,28 +52,19 @@ async fn list(
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}", operation_id = "TenantShow", tag = "Tenant",
     params(("tenant" = TenantId, Path, description = "Its id")),
     responses((status = 200, description = "The tenant", body = Tenant), Problems))]
-async fn show(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(tenant): Path<String>,
-) -> Answer<Json<Tenant>> {
-    let mut tx = gateway.store.operator_tx(&operator).await?;
-    Ok(Json(tx.tenant(id(&tenant)?).await?))
+async fn show(call: Administration, Id(tenant): Id<TenantId>) -> Answer<Json<Tenant>> {
+    let mut tx = call.tx().await?;
+    Ok(Json(tx.tenant(tenant).await?))
 }
 
 /// Remove a tenant that has no projects
 #[utoipa::path(delete, path = "/api/v1/tenants/{tenant}", operation_id = "TenantDelete", tag = "Tenant",
     params(("tenant" = TenantId, Path, description = "Its id")),
     responses((status = 204, description = "Removed"), Problems))]
-async fn delete(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(tenant): Path<String>,
-) -> Answer<StatusCode> {
-    let tenant = id(&tenant)?;
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+async fn delete(call: Administration, Id(tenant): Id<TenantId>) -> Answer<StatusCode> {
+    let mut tx = call.tx().await?;
     tx.delete_tenant(tenant).await?;
     tx.commit().await?;
-    tracing::info!(%tenant, operator = %operator.token(), "tenant removed");
+    tracing::info!(%tenant, operator = %call.operator.token(), "tenant removed");
     Ok(StatusCode::NO_CONTENT)
 }

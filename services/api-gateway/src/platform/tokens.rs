@@ -1,11 +1,7 @@
 //! Credentials of projects, for operators. A secret is shown once, when it is made, and is stored
 //! and logged nowhere.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, http::StatusCode};
 use chassis::{Problems, ids};
 use model::{Error, ProjectId, Result, TokenId};
 use rustls::{
@@ -20,9 +16,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer,
+    caller::{Administration, Id, Ids},
     input::{Body, List, Position, id},
 };
-use crate::{Gateway, auth::Operator};
+use crate::Gateway;
 
 /// Longest label.
 const LABEL_BYTES: usize = 255;
@@ -64,30 +61,29 @@ pub(crate) struct MadeToken {
     params(("project" = ProjectId, Path, description = "The project it shall open")),
     request_body = TokenRequest, responses((status = 201, description = "Made", body = MadeToken), Problems))]
 async fn create(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(project): Path<String>,
+    call: Administration,
+    Id(project): Id<ProjectId>,
     Body(wanted): Body<TokenRequest>,
 ) -> Answer<(StatusCode, Json<MadeToken>)> {
     if wanted.label.len() > LABEL_BYTES {
         return Err(Error::invalid("label", "is longer than 255 bytes").into());
     }
-    if wanted.expires_at.is_some_and(|at| at <= gateway.clock.now()) {
+    if wanted.expires_at.is_some_and(|at| at <= call.gateway.clock.now()) {
         return Err(Error::invalid("expires_at", "is in the past").into());
     }
     let (sha256, secret) = credential(wanted.kind, wanted.certificate_pem.as_deref())?;
     let new = NewToken {
         id: TokenId(ids::uuid_v7()),
-        project: id(&project)?,
+        project,
         label: &wanted.label,
         kind: wanted.kind,
         sha256,
         expires_at: wanted.expires_at,
     };
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+    let mut tx = call.tx().await?;
     let token = tx.create_token(&new).await?;
     tx.commit().await?;
-    tracing::info!(token = %token.id, project = %token.project_id, operator = %operator.token(), "token made");
+    tracing::info!(token = %token.id, project = %token.project_id, operator = %call.operator.token(), "token made");
     Ok((StatusCode::CREATED, Json(MadeToken { token, secret })))
 }
 
@@ -113,15 +109,10 @@ fn credential(kind: TokenKind, certificate_pem: Option<&str>) -> Result<([u8; 32
 #[utoipa::path(get, path = "/api/v1/projects/{project}/tokens", operation_id = "TokenList", tag = "Token",
     params(("project" = ProjectId, Path, description = "The project they open"), Position),
     responses((status = 200, description = "Credentials, without secrets", body = List<Token>), Problems))]
-async fn list(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path(project): Path<String>,
-    position: Position,
-) -> Answer<Json<List<Token>>> {
+async fn list(call: Administration, Id(project): Id<ProjectId>, position: Position) -> Answer<Json<List<Token>>> {
     let (limit, before) = (position.limit()?, position.after().map(id).transpose()?);
-    let mut tx = gateway.store.operator_tx(&operator).await?;
-    let tokens = tx.tokens(id(&project)?, before, limit).await?;
+    let mut tx = call.tx().await?;
+    let tokens = tx.tokens(project, before, limit).await?;
     Ok(Json(List::sliced(tokens, limit, |token| token.id.to_string())))
 }
 
@@ -132,16 +123,11 @@ async fn list(
         ("token" = TokenId, Path, description = "Its id"),
     ),
     responses((status = 204, description = "Revoked"), Problems))]
-async fn revoke(
-    State(gateway): State<Gateway>,
-    Operator(operator): Operator,
-    Path((project, token)): Path<(String, String)>,
-) -> Answer<StatusCode> {
-    let (project, token) = (id(&project)?, id(&token)?);
-    let mut tx = gateway.store.operator_tx(&operator).await?;
+async fn revoke(call: Administration, Ids(project, token): Ids<ProjectId, TokenId>) -> Answer<StatusCode> {
+    let mut tx = call.tx().await?;
     tx.revoke_token(project, token).await?;
     tx.commit().await?;
-    tracing::info!(%token, %project, operator = %operator.token(), "token revoked");
+    tracing::info!(%token, %project, operator = %call.operator.token(), "token revoked");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -130,6 +130,29 @@ async fn a_tag_is_a_further_name_and_goes_by_itself() {
 }
 
 #[tokio::test]
+async fn an_image_is_removed_by_the_platform_it_has_and_no_other() {
+    let world = World::new("images_platforms").await;
+    let project = world.project("platforms").await;
+    pulled(&world, &project, "hello:1", 6).await;
+    let remove = async |version: &str, platforms: &str| {
+        let platforms: String = form_urlencoded::byte_serialize(platforms.as_bytes()).collect();
+        let path = format!("{version}/images/hello:1?platforms={platforms}");
+        world.call("DELETE", &path, Some(&project.token), None).await
+    };
+    let other = remove("/v1.50", r#"{"os":"linux","architecture":"arm64"}"#).await;
+    assert_eq!((other.status, other.text().contains("linux/arm64")), (404, true), "{}", other.text());
+    let broken = remove("/v1.50", "linux/amd64").await;
+    assert_eq!(broken.status, 400, "{}", broken.text());
+    assert_eq!(names(&world, &project, &json!({})).await, ["hello:1"]);
+    let own = remove("/v1.50", r#"{"os":"linux","architecture":"amd64"}"#).await;
+    assert_eq!((own.status, &own.json()[0]), (200, &json!({ "Untagged": "hello:1" })), "{}", own.text());
+    assert!(names(&world, &project, &json!({})).await.is_empty());
+    pulled(&world, &project, "hello:1", 6).await;
+    let older = remove("/v1.49", "linux/amd64").await;
+    assert_eq!(older.status, 200, "it is not read before 1.50: {}", older.text());
+}
+
+#[tokio::test]
 async fn a_container_holds_its_image() {
     let world = World::new("images_held").await;
     let project = world.project("held").await;
@@ -157,6 +180,54 @@ async fn a_container_holds_its_image() {
     assert_eq!(spared.json(), json!({ "ImagesDeleted": null, "SpaceReclaimed": 0 }));
     let forced = world.call("DELETE", "/images/hello:1?force=1", Some(&project.token), None).await;
     assert_eq!(forced.status, 200, "{}", forced.text());
+}
+
+#[tokio::test]
+async fn an_image_is_not_removed_under_a_container_that_is_just_being_created() {
+    let world = World::new("images_raced").await;
+    let project = world.project("raced").await;
+    let id = pulled(&world, &project, "hello:1", 5).await;
+    let mut creating = world.seed.pool().begin().await.expect("a transaction");
+    sqlx::query("INSERT INTO containers (id, project_id, name, image_id, spec) VALUES ($1, $2, 'new', $3, '{}')")
+        .bind("c".repeat(64))
+        .bind(project.id.0)
+        .bind(id.as_str())
+        .execute(&mut *creating)
+        .await
+        .expect("inserted");
+    let path = format!("/images/{id}?force=1");
+    let removal = world.call("DELETE", &path, Some(&project.token), None);
+    let commit = async {
+        until_somebody_waits(&world).await;
+        creating.commit().await.expect("committed");
+    };
+    let (refused, ()) = tokio::join!(removal, commit);
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    let text = format!(
+        "conflict: unable to delete {} (cannot be forced) - image is being fetched for container cccccccccccc",
+        &id.hex()[..12]
+    );
+    assert_eq!(refused.json()["message"], text);
+    let image = world.get(&format!("/images/{id}/json"), &project.token).await;
+    assert_eq!((image.status, &image.json()["RepoTags"]), (200, &json!(["hello:1"])));
+}
+
+/// Until somebody in this database waits for a row.
+async fn until_somebody_waits(world: &World) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(world.seed.pool())
+        .await
+        .expect("asked");
+        if waiting > 0 {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the removal does not wait for the create");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

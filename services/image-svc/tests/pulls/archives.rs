@@ -1,6 +1,8 @@
 //! Archives through the whole service: what is saved is loaded as the same image, and what lies leaves
 //! nothing that a project sees.
 
+use std::io::Write as _;
+
 use contract::image::{LOAD, PullProgress, SAVE};
 use model::ProjectId;
 use serde_json::{Value, json};
@@ -136,4 +138,38 @@ async fn an_archive_that_lies_leaves_no_image() {
     let staged = std::fs::read_dir(stage.data_dir.join("staging")).expect("a directory").count();
     assert_eq!(staged, 0, "nothing is left beside the store");
     assert_eq!(error(&load(&stage, project, whole).await), "");
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut out = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(0)).expect("options");
+    out.write_all(bytes).expect("packs");
+    out.finish().expect("packs")
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    out.write_all(bytes).expect("packs");
+    out.finish().expect("packs")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_packed_as_a_whole_is_loaded_and_one_that_was_tampered_with_is_not() {
+    let stage = Stage::set(&[], "").await;
+    let layer: Vec<u8> = (0..8_192_u32).map(|n| (n * n >> 7) as u8).collect();
+    let config = config(&[&layer]);
+    let manifest = json!([{"Config": "c.json", "RepoTags": ["x:1"], "Layers": ["l.tar"]}]).to_string();
+    let archive =
+        Archive::empty().file("l.tar", &layer).file("c.json", &config).file("manifest.json", manifest.as_bytes());
+    let archive = archive.done();
+    for (name, packed) in [("xz", xz(&archive)), ("bzip2", bzip2(&archive))] {
+        let project = stage.project(name).await;
+        for cut in [10, packed.len() / 2] {
+            assert_ne!(error(&load(&stage, project, packed[..cut].to_vec()).await), "", "{name} cut at {cut}");
+        }
+        let mut changed = packed.clone();
+        changed[packed.len() / 2] ^= 1;
+        assert_ne!(error(&load(&stage, project, changed).await), "", "{name}");
+        let lines = load(&stage, project, packed).await;
+        assert_eq!(lines.last().and_then(|line| line.stream.as_deref()), Some("Loaded image: x:1\n"), "{lines:?}");
+    }
 }

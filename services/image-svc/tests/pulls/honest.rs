@@ -85,8 +85,8 @@ async fn an_image_has_names_that_come_and_go() {
     let id = tx.resolve_image_id(&format!("{name}:v1")).await.expect("image");
     tx.tag_image(&id, &"mine:1".parse().expect("reference")).await.expect("tag");
     assert_eq!(tx.resolve_image("mine:1").await.expect("image").tags, [format!("{name}:v1"), "mine:1".into()]);
-    assert_eq!(tx.untag_image(&"mine:1".parse().expect("reference")).await, Ok(true));
-    assert_eq!(tx.untag_image(&"mine:1".parse().expect("reference")).await, Ok(false));
+    assert_eq!(tx.untag_image(&id, &"mine:1".parse().expect("reference")).await, Ok(true));
+    assert_eq!(tx.untag_image(&id, &"mine:1".parse().expect("reference")).await, Ok(false));
     assert_eq!(tx.image_uses(&id).await, Ok(Vec::new()));
     assert_eq!(tx.delete_image(&id).await, Ok(true));
     assert_eq!(tx.delete_image(&id).await, Ok(false));

@@ -401,3 +401,50 @@ fn adding_an_endpoint_takes_about_a_millisecond() {
     // Loose, for a busy machine: what must not creep in is a fork or a deleted link on this path.
     assert!(adds < Duration::from_millis(15), "{adds:?}");
 }
+
+/// A process that lives in a namespace, as that of a container which joined; and where the namespace is.
+fn dweller_in(netns: &std::path::Path) -> (std::process::Child, std::path::PathBuf) {
+    let child = std::process::Command::new("nsenter")
+        .arg(format!("--net={}", netns.display()))
+        .args(["sleep", "1000"])
+        .spawn()
+        .expect("runs");
+    let inside = std::path::PathBuf::from(format!("/proc/{}/ns/net", child.id()));
+    let here = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
+    until("the process is inside", || std::fs::read_link(&inside).is_ok_and(|there| there != here));
+    (child, inside)
+}
+
+#[test]
+fn links_are_taken_out_of_a_namespace_that_outlives_its_container() {
+    let (host, _outside) = two_projects("held", 23);
+    let links = |netns: &std::path::Path| {
+        let listed = host.sh(&format!("nsenter --net={} ip -o link show", netns.display()));
+        listed
+            .lines()
+            .filter_map(|line| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let (mut dweller, inside) = dweller_in(&host.container(11));
+    assert_eq!(links(&inside), ["lo", "eth0"]);
+
+    let gone = NetDelta { remove_endpoints: vec![container(11)], held: vec![container(11)], ..NetDelta::default() };
+    assert_eq!(host.delta(&gone).failed, Default::default());
+    assert_eq!(links(&inside), ["lo"], "its own loopback is left");
+    assert!(!pings(&host.container(12), address(11, 1)), "nobody answers at the address");
+
+    let again = NetDelta { endpoints: vec![endpoint(11, 1, &[])], ..NetDelta::default() };
+    assert_eq!(host.delta(&again).failed, Default::default());
+    assert!(pings(&host.container(12), address(11, 1)), "the next run has the address, in a namespace of its own");
+    assert_eq!(links(&inside), ["lo"]);
+
+    // A netd that is told a whole plan does not know who is held, and takes the links out all the same.
+    let (mut second, inside) = dweller_in(&host.container(21));
+    let rest = [endpoint(11, 1, &[]), endpoint(12, 1, &[]), endpoint(22, 2, &[])];
+    assert_eq!(host.put(&plan(&[network(1, &[]), network(2, &[])], &rest)).failed, Default::default());
+    assert_eq!(links(&inside), ["lo"]);
+    for process in [&mut dweller, &mut second] {
+        process.kill().expect("ends");
+        process.wait().expect("ended");
+    }
+}

@@ -189,7 +189,8 @@ impl Task {
         };
         let (rootfs, cgroup_path, hold) =
             (self.host.places.rootfs(&self.id), self.host.cgroup_path(&self.id), self.hold.clone());
-        let pins = [self.host.places.uts(&self.id), self.host.places.netns(&self.id)];
+        let (places, id) = (&self.host.places, &self.id);
+        let pins = [places.uts(id), places.netns(id), places.pidns(id), places.ipcns(id), places.shm(id)];
         let is_joined = self.host.neighbours.is_joined(&self.id);
         let (volumes, id) = (self.host.volumes.clone(), self.id.clone());
         let clean = blocking(move || {

@@ -95,7 +95,7 @@ impl Probe {
         let made = blocking(move || runtime::exec_process(&bundle, &wanted).map_err(io::Error::other));
         let process = match made.await {
             Ok(process) => process,
-            Err(why) => return Started::Refused(why),
+            Err(why) => return Started::Refused(self.host.told(&self.id, &why)),
         };
         let request = ExecRequest {
             id: exec_id.to_owned(),
@@ -112,7 +112,7 @@ impl Probe {
         match shim.ask(&Request::Exec(request)).await {
             Ok(Reply::ExecStarted { .. }) => Started::Runs(shim),
             Ok(Reply::Failed { failure: Failure::NotRunning, .. }) | Err(_) => Started::Gone,
-            Ok(Reply::Failed { message, .. }) => Started::Refused(message),
+            Ok(Reply::Failed { message, .. }) => Started::Refused(self.host.told(&self.id, &message)),
             Ok(other) => Started::Refused(format!("the shim answered a health check with {other:?}")),
         }
     }

@@ -15,7 +15,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use contract::host::PlannedContainer;
-use model::{ContainerId, Exit, Progress};
+use model::{ContainerId, Exit, IpcMode, Progress};
 use runtime::{
     BindMount, Netns, SandboxSpec,
     protocol::{Event as ShimEvent, ExitRecord, LogTarget, Reply, Request, RuntimeConfig, ShimConfig},
@@ -30,7 +30,8 @@ use super::{
 use crate::{
     files,
     host::{self, Host},
-    neighbours, shims, socket,
+    neighbours::{self, Shares},
+    shims, shm, socket,
     streams::exec,
     tenancy::{self, Project},
 };
@@ -60,12 +61,13 @@ async fn attempt(task: &Task, run: u32, restart: u32) -> Result<Event, Refusal> 
     }
     let mut step = Steps::of(task);
     // netd's answer, the mount and the durable fact do not depend on each other.
-    let (netns, mounted, synced) = tokio::join!(netns(task), mount(task), sync(task));
+    let (netns, shared, mounted, synced) = tokio::join!(netns(task), shared(task), mount(task), sync(task));
     synced.map_err(host_trouble)?;
     let volumes = mounted.map_err(host_trouble)?;
     let netns = netns.map_err(|why| (128, why))?;
+    let shared = shared.map_err(|why| (128, why))?;
     step.done("network, rootfs, durable state");
-    write_bundle(task, netns, volumes).await?;
+    write_bundle(task, netns, shared, volumes).await?;
     step.done("bundle");
     let config = shim_config(task, run, restart)?;
     let run_dir = task.host.places.run_dir(&task.id);
@@ -162,7 +164,8 @@ fn instant(ns_since_1970: i64) -> OffsetDateTime {
 
 async fn netns(task: &Task) -> Result<Netns, String> {
     if let Some(other) = task.plan.as_ref().and_then(|plan| plan.spec.network_of.clone()) {
-        return join(task, &other).await.map(Netns::Path);
+        let pin = task.host.places.netns(&task.id);
+        return join(task, &other, Shares::Network, pin).await.map(Netns::Path);
     }
     let Some(plan) = task.plan.as_ref().filter(|p| !p.spec.network_none) else {
         // The runtime makes one with `lo` alone; netd need not know.
@@ -176,21 +179,58 @@ async fn netns(task: &Task) -> Result<Netns, String> {
     task.host.net.attach(plan, &task.networks, owner).await.map(Netns::Path)
 }
 
-/// The namespace that the other container's first process is in now.
-async fn join(task: &Task, other: &ContainerId) -> Result<PathBuf, String> {
+/// The namespace that the other container's first process is in now, pinned on `pin`.
+async fn join(task: &Task, other: &ContainerId, shares: Shares, pin: PathBuf) -> Result<PathBuf, String> {
     let host = task.host.clone();
-    // Noted first: if the other one ends now, its links are taken out of the namespace all the same.
-    host.neighbours.joined(&task.id, other);
-    let pid = host.neighbours.running(other, host.rebooted).await?;
-    let (cgroup_path, pin) = (host.cgroup_path(other), host.places.netns(&task.id));
+    if shares == Shares::Network {
+        // Noted first: if the other one ends now, its links are taken out of the namespace all the same.
+        host.neighbours.joined(&task.id, other);
+    }
+    let pid = host.neighbours.running(other, shares, host.rebooted).await?;
+    let cgroup_path = host.cgroup_path(other);
     let run_dir = host.places.run_dir(&task.id);
     blocking(move || {
         host::make_private(run_dir.path())?;
-        neighbours::pin_netns(pid, &cgroup_path, &pin)?;
+        neighbours::pin_namespace(shares, pid, &cgroup_path, &pin)?;
         Ok(pin)
     })
     .await
-    .map_err(|why| format!("cannot join network namespace of container: {why}"))
+    .map_err(|why| match shares {
+        Shares::Network => format!("cannot join network namespace of container: {why}"),
+        Shares::Processes | Shares::Ipc => shares.refused(&why),
+    })
+}
+
+/// What it shares with other containers besides the network, or they with it.
+#[derive(Default)]
+struct Shared {
+    pidns: Option<PathBuf>,
+    ipcns: Option<PathBuf>,
+    shm: Option<PathBuf>,
+}
+
+async fn shared(task: &Task) -> Result<Shared, String> {
+    let Some(plan) = &task.plan else { return Ok(Shared::default()) };
+    let (places, spec) = (&task.host.places, &plan.spec);
+    let mut shared = Shared::default();
+    if let Some(other) = &spec.pid_of {
+        shared.pidns = Some(join(task, other, Shares::Processes, places.pidns(&task.id)).await?);
+    }
+    if let Some(other) = &spec.ipc_of {
+        shared.ipcns = Some(join(task, other, Shares::Ipc, places.ipcns(&task.id)).await?);
+        shared.shm = Some(places.shm(other));
+    } else if spec.ipc == IpcMode::Shareable {
+        let (host, plan, at) = (task.host.clone(), plan.clone(), places.shm(&task.id));
+        shared.shm = Some(at.clone());
+        blocking(move || {
+            host::make_private(host.places.run_dir(&plan.id).path())?;
+            let owner = host.tenancy.project_of(&plan)?.map(|project| project.root_id());
+            shm::make(&at, plan.spec.resources.shm_size_bytes, owner)
+        })
+        .await
+        .map_err(|why| format!("/dev/shm: {why}"))?;
+    }
+    Ok(shared)
 }
 
 /// The root file system, and the volumes where the runtime finds them.
@@ -210,7 +250,7 @@ async fn sync(task: &Task) -> Result<(), String> {
     blocking(move || ledger.sync_state(&id)).await
 }
 
-async fn write_bundle(task: &Task, netns: Netns, mut volumes: Vec<BindMount>) -> Result<(), Refusal> {
+async fn write_bundle(task: &Task, netns: Netns, shared: Shared, mut volumes: Vec<BindMount>) -> Result<(), Refusal> {
     let Some(plan) = task.plan.clone() else { return Err(host_trouble("nothing is known of the container")) };
     // Its shim makes the socket before the runtime looks for it.
     let source = task.host.places.run_dir(&task.id).docker_socket();
@@ -246,6 +286,9 @@ async fn write_bundle(task: &Task, netns: Netns, mut volumes: Vec<BindMount>) ->
             rootfs: host.places.rootfs(&plan.id),
             netns,
             userns: project.as_deref().map(Project::namespace),
+            pidns: shared.pidns,
+            ipcns: shared.ipcns,
+            shm: shared.shm,
             uts,
             cgroup_path: host.cgroup_path(&plan.id),
             resources: spec.resources.clone(),
@@ -255,7 +298,9 @@ async fn write_bundle(task: &Task, netns: Netns, mut volumes: Vec<BindMount>) ->
             hosts_file: Some(files.hosts),
             resolv_conf: Some(files.resolv_conf),
             hostname_file: Some(files.hostname),
-            init: spec.init.then(|| host.config.init_path.clone().unwrap_or_else(|| host.config.shim_path.clone())),
+            // As dockerd: among the processes of another one its init is no first process.
+            init: (spec.init && spec.pid_of.is_none())
+                .then(|| host.config.init_path.clone().unwrap_or_else(|| host.config.shim_path.clone())),
             annotations: spec.annotations.clone(),
             sysctls: spec.sysctls.clone(),
             ipc: spec.ipc,

@@ -57,7 +57,8 @@ pub(crate) fn diff(
 /// Of the spec only these change after create.
 fn same(a: &PlannedContainer, b: &PlannedContainer) -> bool {
     let limits = a.spec.resources == b.spec.resources && a.spec.restart == b.spec.restart;
-    limits && a.desired == b.desired && a.name == b.name && a.ports == b.ports && a.endpoints == b.endpoints
+    let network = a.ports == b.ports && a.endpoints == b.endpoints && a.linked == b.linked;
+    limits && network && a.desired == b.desired && a.name == b.name
 }
 
 #[cfg(test)]

@@ -80,7 +80,9 @@ async fn attempt(
     };
     match shim.ask(&Request::Exec(request)).await.map_err(shims::broken)? {
         Reply::ExecStarted { .. } => {}
-        Reply::Failed { failure, message, .. } => return Err(shims::refused(failure, message)),
+        Reply::Failed { failure, message, .. } => {
+            return Err(shims::refused(failure, host.told(&keeper.id, &message)));
+        }
         other @ (Reply::Done | Reply::Started { .. } | Reply::State(_) | Reply::ExecState(_)) => {
             return Err(Error::Internal(format!("the shim answered an exec with {other:?}")));
         }

@@ -183,7 +183,7 @@ fn a_sized_volume_is_full_at_its_size_and_is_mounted_while_it_is_held() {
     fs::write(staged[0].source.join("kept"), "x").expect("there is room again");
     // kill -9, and nobody lives.
     host.restart();
-    host.volumes.tidy(&BTreeSet::new());
+    host.volumes.tidy(&BTreeSet::new(), true);
     assert_eq!(host.mounts(), 0);
     let staged = host.volumes.stage(&sized, None).expect("stages again");
     assert_eq!(fs::read_to_string(staged[0].source.join("kept")).expect("kept"), "x");

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, clippy::allow_attributes, reason = "every test binary uses a part of it")]
 
+pub(crate) mod netns;
+
 use std::{
     collections::BTreeMap,
     io::Write as _,
@@ -57,6 +59,8 @@ struct Inner {
     execs: watch::Sender<Vec<ExecReport>>,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     fetched: Mutex<Vec<String>>,
+    /// Held while no plan is told.
+    silence: tokio::sync::RwLock<()>,
 }
 
 impl Control {
@@ -73,6 +77,7 @@ impl Control {
             execs: watch::channel(Vec::new()).0,
             blobs: Mutex::default(),
             fetched: Mutex::default(),
+            silence: tokio::sync::RwLock::default(),
         }))
     }
 
@@ -154,6 +159,11 @@ impl Control {
         self.0.seen.borrow().get(id).cloned().expect("was told of")
     }
 
+    /// No plan is told while this is held.
+    pub(crate) async fn silence(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.0.silence.write().await
+    }
+
     pub(crate) fn fetches(&self) -> usize {
         self.0.fetched.lock().expect("lock").len()
     }
@@ -179,6 +189,7 @@ async fn join(State(control): State<Control>, Json(request): Json<JoinRequest>) 
 
 async fn plan(State(control): State<Control>, caller: Caller) -> Response {
     assert_eq!(caller.host_id(), Some(control.0.host), "the host shows its certificate");
+    drop(control.0.silence.read().await);
     let deltas = control.0.deltas.subscribe();
     let first = HostDelta {
         generation: *control.0.generation.lock().expect("lock"),

@@ -78,6 +78,27 @@ pub(super) async fn shown(tx: &mut ProjectTx, container: &ContainerRecord) -> Re
     Ok(targets(tx, container).await?.into_iter().map(of).collect())
 }
 
+/// Takes away the link that a name stands for: `web/db` is that of `web` called `db`. What runs is told.
+///
+/// dockerd looks for whom the name leads to first, and then for whose link it is.
+pub(super) async fn remove(tx: &mut ProjectTx, name: &str) -> Result<ContainerRecord> {
+    let nobody = || Error::NotFound(format!("No such container: {name}"));
+    let Some((parent, alias)) = name.trim_start_matches('/').rsplit_once('/') else {
+        tx.find_container(name).await?;
+        return Err(Error::Failed("Conflict, cannot remove the default link name of the container".into()));
+    };
+    let container = match tx.lock_container(parent).await {
+        Ok(container) if container.name.as_str() == parent => container,
+        Ok(_) | Err(Error::NotFound(_) | Error::InvalidArgument(_)) => return Err(nobody()),
+        Err(error) => return Err(error),
+    };
+    if !targets(tx, &container).await?.iter().any(|(link, _)| link.alias == alias) {
+        return Err(nobody());
+    }
+    tx.remove_link(&container.id, alias).await?;
+    Ok(container)
+}
+
 async fn targets(tx: &mut ProjectTx, container: &ContainerRecord) -> Result<Vec<(Link, ContainerRecord)>> {
     let mut there = Vec::new();
     for link in &container.spec.links {

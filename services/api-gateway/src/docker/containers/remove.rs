@@ -12,7 +12,7 @@ use model::{Error, Result};
 use serde_json::json;
 use store::{ContainerRecord, ProjectScope};
 
-use super::{recorded, sizes::Sizes, start, state, volumes, waiting::Watch};
+use super::{links, recorded, sizes::Sizes, start, state, volumes, waiting::Watch};
 use crate::{
     Gateway,
     auth::Project,
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
     params(("id" = String, Path, description = "Id, name or unique id prefix"),
         ("force" = Option<bool>, Query, description = "Kill it first if it runs"),
         ("v" = Option<bool>, Query, description = "Remove anonymous volumes too"),
-        ("link" = Option<bool>, Query, description = "Remove a link; not built")),
+        ("link" = Option<bool>, Query, description = "Remove a link: `id` is the container that has it, a slash, and its alias")),
     responses((status = 204, description = "It is gone"), (status = 404, description = "No such container"),
         (status = 409, description = "It runs")))]
 pub(crate) async fn remove(
@@ -43,10 +43,13 @@ pub(crate) async fn remove(
     query: Query,
     Path(reference): Path<String>,
 ) -> DockerResponse {
-    if query.flag("link") {
-        return Err(Error::NotImplemented("removing links is not built yet on Wharfage".into()).into());
-    }
     let mut tx = gateway.store.project_tx(&scope).await?;
+    if query.flag("link") {
+        let container = links::remove(&mut tx, &reference).await?;
+        tx.commit().await?;
+        start::wake_host(&gateway, &container);
+        return Ok(empty(StatusCode::NO_CONTENT));
+    }
     let container = tx.lock_container(&reference).await?;
     let running = start::is_started(&container);
     if running && !query.flag("force") {

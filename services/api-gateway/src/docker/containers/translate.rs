@@ -24,7 +24,7 @@ pub(crate) use policy::no_such_runtime;
 pub(crate) use ports::port;
 pub(crate) use resources::signal_number;
 pub(crate) use settings::{byte_size, memory_size};
-pub(crate) use shared_network::network_of;
+pub(crate) use shared_network::{namespace_of, network_of};
 pub(super) use update::{Updated, update};
 
 use super::{
@@ -116,6 +116,8 @@ pub(crate) fn translate(body: &CreateBody, image: &ImageConfig) -> Result<Transl
         log,
         network_none: host.network_mode == "none" || config.network_disabled,
         network_of: None,
+        pid_of: None,
+        ipc_of: None,
         links: Vec::new(),
         extra_hosts: settings::extra_hosts(host.extra_hosts.as_deref().unwrap_or_default())?,
         dns: settings::name_servers(&host.dns)?,

@@ -2,27 +2,23 @@
 
 use axum::{
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Path, Request},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    response::IntoResponse as _,
 };
 use chassis::client::stream_lines;
-use contract::image::{LOAD, LoadQuery, PullProgress, SAVE, SaveRequest};
-use futures::StreamExt as _;
+use contract::image::{LOAD, LoadQuery, SAVE, SaveRequest};
 use model::{Error, Result};
-use store::ProjectScope;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::pull::{rendered, streamed};
+use super::pull::told;
 use crate::{
     Gateway,
-    auth::Project,
     docker::{
         body::DockerResponse,
+        call::Call,
         error::{DockerError, ErrorResponse},
         platform,
-        query::Query,
-        version::RequestedVersion,
     },
 };
 
@@ -36,14 +32,8 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
         ("platform" = Option<String>, Query, description = "JSON of an OCI platform (1.48); the image must be of it")),
     responses((status = 200, description = "An OCI layout and `docker save` archive in one", content_type = "application/x-tar"),
         (status = 404, description = "No such image", body = ErrorResponse)))]
-async fn save(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    version: RequestedVersion,
-    Path(name): Path<String>,
-    query: Query,
-) -> DockerResponse {
-    packed(&gateway, scope, version, vec![name], &query).await
+async fn save(call: Call, Path(name): Path<String>) -> DockerResponse {
+    packed(&call, vec![name]).await
 }
 
 /// Pack several images
@@ -52,25 +42,14 @@ async fn save(
         ("platform" = Option<String>, Query, description = "JSON of an OCI platform (1.48); every image must be of it")),
     responses((status = 200, description = "An OCI layout and `docker save` archive in one", content_type = "application/x-tar"),
         (status = 404, description = "No such image", body = ErrorResponse)))]
-async fn save_several(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    version: RequestedVersion,
-    query: Query,
-) -> DockerResponse {
-    let names = query.all("names").map(str::to_owned).collect();
-    packed(&gateway, scope, version, names, &query).await
+async fn save_several(call: Call) -> DockerResponse {
+    packed(&call, call.query.all("names").map(str::to_owned).collect()).await
 }
 
-async fn packed(
-    gateway: &Gateway,
-    scope: ProjectScope,
-    version: RequestedVersion,
-    names: Vec<String>,
-    query: &Query,
-) -> DockerResponse {
-    let wanted = SaveRequest { project: scope.project(), names, platforms: platform::all(query, version, 48)? };
-    let tar = gateway.image.stream(Method::POST, SAVE, None::<&()>, Some(&wanted)).await.map_err(DockerError)?;
+async fn packed(call: &Call, names: Vec<String>) -> DockerResponse {
+    let platforms = platform::all(&call.query, call.version, 48)?;
+    let wanted = SaveRequest { project: call.scope.project(), names, platforms };
+    let tar = call.gateway.image.stream(Method::POST, SAVE, None::<&()>, Some(&wanted)).await.map_err(DockerError)?;
     let mut response = (StatusCode::OK, Body::from_stream(tar.bytes_stream())).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
     Ok(response)
@@ -83,19 +62,13 @@ async fn packed(
     request_body(content = Vec<u8>, content_type = "application/x-tar"),
     responses((status = 200, description = "Progress, one JSON object after another; what is wrong with the archive is told in the last", content_type = "application/json"),
         (status = 400, description = "The platform cannot be read", body = ErrorResponse)))]
-async fn load(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    version: RequestedVersion,
-    query: Query,
-    request: Request,
-) -> DockerResponse {
-    let quiet = query.get("quiet").is_none() || query.flag("quiet");
-    let wanted = LoadQuery { project: scope.project(), quiet, platform: platform::one(&query, version, 48)? };
+async fn load(call: Call, request: Request) -> DockerResponse {
+    let quiet = call.query.get("quiet").is_none() || call.query.flag("quiet");
+    let platform = platform::one(&call.query, call.version, 48)?;
+    let wanted = LoadQuery { project: call.scope.project(), quiet, platform };
     let body = request.into_body().into_data_stream();
-    let answer = gateway.image.relay(Method::POST, LOAD, &wanted, HeaderMap::new(), Some(body)).await?;
-    let lines = stream_lines::<PullProgress>(checked(answer).await?);
-    Ok(told(lines))
+    let answer = call.gateway.image.relay(Method::POST, LOAD, &wanted, HeaderMap::new(), Some(body)).await?;
+    Ok(told(stream_lines(checked(answer).await?)))
 }
 
 /// A refusal before the first line is an error with a status of its own.
@@ -105,8 +78,4 @@ async fn checked(answer: reqwest::Response) -> Result<reqwest::Response> {
     }
     let status = answer.status();
     Err(answer.json().await.unwrap_or_else(|_| Error::internal(format!("image-svc answers {status} to a load"))))
-}
-
-fn told(lines: impl futures::Stream<Item = Result<PullProgress>> + Send + 'static) -> Response {
-    streamed(Body::from_stream(lines.map(|line| Ok::<_, std::convert::Infallible>(rendered(line)))))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -23,11 +23,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::import;
 use crate::{
     Gateway,
-    auth::Project,
     docker::{
         body::DockerResponse,
+        call::Call,
         error::{DockerError, ErrorResponse},
-        query::Query,
     },
     limits,
 };
@@ -54,29 +53,28 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     responses((status = 200, description = "Progress, one JSON object after another", content_type = "application/json"),
         (status = 404, description = "No such image upstream", body = ErrorResponse),
         (status = 501, description = "Import from an address", body = ErrorResponse)))]
-async fn create(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    headers: HeaderMap,
-    query: Query,
-    request: Request,
-) -> DockerResponse {
+async fn create(call: Call, headers: HeaderMap, request: Request) -> DockerResponse {
+    let query = &call.query;
     if query.text("fromImage").is_none() && query.text("fromSrc").is_some() {
-        return import::import(&gateway, scope, &query, request.into_body()).await;
+        return import::import(&call, request.into_body()).await;
     }
     let (reference, all_tags) =
         wanted(query.get("fromImage").unwrap_or_default(), query.get("tag").unwrap_or_default())?;
     let wanted = PullRequest {
-        project: scope.project(),
+        project: call.scope.project(),
         reference,
         all_tags,
         platform: query.text("platform").map(str::to_owned),
         auth: headers.get("x-registry-auth").and_then(registry_auth),
     };
-    let patient = gateway.image.with_timeout(HEAD_PATIENCE);
+    let patient = call.gateway.image.with_timeout(HEAD_PATIENCE);
     let progress = patient.stream(Method::POST, PULL, None::<&()>, Some(&wanted)).await.map_err(DockerError)?;
-    let lines = stream_lines::<PullProgress>(progress).map(|line| Ok::<_, std::convert::Infallible>(rendered(line)));
-    Ok(streamed(Body::from_stream(lines)))
+    Ok(told(stream_lines(progress)))
+}
+
+/// Progress as Docker's clients read it.
+pub(super) fn told(lines: impl futures::Stream<Item = Result<PullProgress>> + Send + 'static) -> Response {
+    streamed(Body::from_stream(lines.map(|line| Ok::<_, std::convert::Infallible>(rendered(line)))))
 }
 
 /// A stream of objects.
@@ -87,7 +85,7 @@ pub(super) fn streamed(body: Body) -> Response {
 }
 
 /// One object of the stream, as dockerd separates them.
-pub(super) fn rendered(line: Result<PullProgress>) -> Bytes {
+fn rendered(line: Result<PullProgress>) -> Bytes {
     let line = line.unwrap_or_else(|error| {
         let message = error.public_message();
         tracing::warn!(%error, "a pull or push broke off");

@@ -1,26 +1,22 @@
 //! Pushing: image-svc does it, its progress passes through here as that of a pull does.
 
 use axum::{
-    body::Body,
-    extract::{Path, State},
+    extract::Path,
     http::{HeaderMap, Method},
 };
 use chassis::client::stream_lines;
-use contract::image::{PUSH, PullProgress, PushRequest};
-use futures::StreamExt as _;
+use contract::image::{PUSH, PushRequest};
 use model::{ImageReference, Result};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::pull::{registry_auth, rendered, streamed};
+use super::pull::{registry_auth, told};
 use crate::{
     Gateway,
-    auth::Project,
     docker::{
         body::DockerResponse,
+        call::Call,
         error::{DockerError, ErrorResponse},
         platform,
-        query::Query,
-        version::RequestedVersion,
     },
 };
 
@@ -39,25 +35,18 @@ pub(crate) fn routes() -> OpenApiRouter<Gateway> {
     responses((status = 200, description = "Progress, one JSON object after another", content_type = "application/json"),
         (status = 400, description = "No valid name", body = ErrorResponse),
         (status = 403, description = "The registry is at an address this platform does not reach out to", body = ErrorResponse)))]
-async fn push(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    version: RequestedVersion,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    query: Query,
-) -> DockerResponse {
-    let (reference, all_tags) = wanted(&name, query.text("tag"))?;
+async fn push(call: Call, Path(name): Path<String>, headers: HeaderMap) -> DockerResponse {
+    let (reference, all_tags) = wanted(&name, call.query.text("tag"))?;
     let wanted = PushRequest {
-        project: scope.project(),
+        project: call.scope.project(),
         reference,
         all_tags,
-        platform: platform::one(&query, version, 46)?,
+        platform: platform::one(&call.query, call.version, 46)?,
         auth: headers.get("x-registry-auth").and_then(registry_auth),
     };
-    let progress = gateway.image.stream(Method::POST, PUSH, None::<&()>, Some(&wanted)).await.map_err(DockerError)?;
-    let lines = stream_lines::<PullProgress>(progress).map(|line| Ok::<_, std::convert::Infallible>(rendered(line)));
-    Ok(streamed(Body::from_stream(lines)))
+    let image = &call.gateway.image;
+    let progress = image.stream(Method::POST, PUSH, None::<&()>, Some(&wanted)).await.map_err(DockerError)?;
+    Ok(told(stream_lines(progress)))
 }
 
 /// The reference, and whether every tag of its name is meant.

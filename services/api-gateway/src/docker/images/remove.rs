@@ -1,11 +1,7 @@
 //! Removing images by dockerd's rules: a name goes first, the image when its last name is gone;
 //! containers hold it. The decision is [`decide`], without I/O.
 
-use axum::{
-    extract::{Path, State},
-    http::StatusCode,
-};
-use contract::wake::Topic;
+use axum::{extract::Path, http::StatusCode};
 use model::{Error, ImageReference, Result};
 use serde::Serialize;
 use store::{ImageRow, ImageUse, ProjectTx};
@@ -15,13 +11,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Described, named_by_id, short};
 use crate::{
     Gateway,
-    auth::Project,
     docker::{
         body::{DockerResponse, json},
+        call::Call,
         error::ErrorResponse,
         filters::Filters,
-        instant,
-        query::Query,
+        instant, platform,
     },
 };
 
@@ -51,28 +46,30 @@ pub(crate) struct ImagePruneResponse {
 #[utoipa::path(delete, path = "/images/{name}", operation_id = "ImageDelete", tag = "Image",
     params(("name" = String, Path, description = "Reference, id or prefix of one"),
         ("force" = Option<bool>, Query, description = "Even if stopped containers or several names hold it"),
+        ("platforms" = Option<Vec<String>>, Query, description = "JSON of OCI platforms (1.50); the image must be of each"),
         ("noprune" = Option<bool>, Query, description = "Taken for compatibility: images have no parents here")),
     responses((status = 200, description = "What went", body = Vec<ImageDeleteResponseItem>),
         (status = 404, description = "No such image", body = ErrorResponse),
         (status = 409, description = "Something holds it", body = ErrorResponse)))]
-async fn delete(
-    State(gateway): State<Gateway>,
-    Project(scope): Project,
-    Path(name): Path<String>,
-    query: Query,
-) -> DockerResponse {
-    if query.text("platforms").is_some() {
-        return Err(
-            Error::NotImplemented("removing single platforms of an image is not built yet in Wharfage".into()).into()
-        );
-    }
-    let mut tx = gateway.store.project_tx(&scope).await?;
+async fn delete(call: Call, Path(name): Path<String>) -> DockerResponse {
+    let platforms = platform::several(&call.query, call.version, 50)?;
+    let mut tx = call.tx().await?;
+    let id = tx.resolve_image_id(&name).await?;
+    // From here on nobody begins to use it, and nobody names it.
+    tx.claim_image(&id, true).await?;
     let image = tx.resolve_image(&name).await?;
+    if image.id != id {
+        return Err(Error::Conflict(format!("{name} has just become another image; try again")).into());
+    }
+    // It has one platform: without it nothing is left.
+    for wanted in &platforms {
+        platform::check(Some(wanted), &image, &name)?;
+    }
     let uses = tx.image_uses(&image.id).await?;
-    let removal = decide(&image, &uses, &name, query.flag("force"))?;
+    let removal = decide(&image, &uses, &name, call.query.flag("force"))?;
     let gone = carry_out(&mut tx, &image, removal).await?;
     tx.commit().await?;
-    gateway.bus.publish(&Topic::Project(scope.project()));
+    call.tell_project();
     json(StatusCode::OK, &gone)
 }
 
@@ -125,10 +122,15 @@ fn decide(image: &ImageRow, uses: &[ImageUse], written: &str, force: bool) -> Re
     Ok(Removal { names, image: image_too })
 }
 
-/// Containers that run hold an image in any case; stopped ones unless it is forced.
+/// Containers that run, or whose host has yet to fetch it, hold an image in any case; stopped ones
+/// unless it is forced.
 fn refuse_use(image: &ImageRow, uses: &[ImageUse], force: bool) -> Result<()> {
     if let Some(running) = uses.iter().find(|one| one.running) {
         let why = format!("image is being used by running container {}", short(&running.container));
+        return Err(held(image, "cannot be forced", &why));
+    }
+    if let Some(new) = uses.iter().find(|one| one.unfetched) {
+        let why = format!("image is being fetched for container {}", short(&new.container));
         return Err(held(image, "cannot be forced", &why));
     }
     match uses.first() {
@@ -147,8 +149,9 @@ fn held(image: &ImageRow, how: &str, why: &str) -> Error {
 async fn carry_out(tx: &mut ProjectTx, image: &ImageRow, removal: Removal) -> Result<Vec<ImageDeleteResponseItem>> {
     let mut gone = Vec::new();
     for name in removal.names {
-        tx.untag_image(&name.parse()?).await?;
-        gone.push(Untagged(name));
+        if tx.untag_image(&image.id, &name.parse()?).await? {
+            gone.push(Untagged(name));
+        }
     }
     if removal.image {
         tx.delete_image(&image.id).await?;
@@ -162,27 +165,32 @@ async fn carry_out(tx: &mut ProjectTx, image: &ImageRow, removal: Removal) -> Re
     params(("filters" = Option<String>, Query, description = "JSON: dangling (default true), label, until")),
     responses((status = 200, description = "What went", body = ImagePruneResponse),
         (status = 400, description = "A filter is wrong", body = ErrorResponse)))]
-async fn prune(State(gateway): State<Gateway>, Project(scope): Project, query: Query) -> DockerResponse {
-    let filters = Filters::parse(query.text("filters"), &["dangling", "label", "label!", "until"])?;
+async fn prune(call: Call) -> DockerResponse {
+    let filters = Filters::parse(call.query.text("filters"), &["dangling", "label", "label!", "until"])?;
     let dangling_only = filters.boolean("dangling")?.unwrap_or(true);
-    let now = gateway.clock.now();
+    let now = call.gateway.clock.now();
     let until = filters.values("until").first().map(|at| instant::parse("until", at, now)).transpose()?;
-    let mut tx = gateway.store.project_tx(&scope).await?;
+    let mut tx = call.tx().await?;
     let (mut gone, mut space_reclaimed) = (Vec::new(), 0);
     for image in tx.list_images().await? {
         let image = Described::new(image)?;
         let spared = (dangling_only && !image.row.tags.is_empty())
             || !filters.labels(&image.labels)
-            || until.is_some_and(|until| image.created() > until)
-            || !tx.image_uses(&image.row.id).await?.is_empty();
-        if !spared {
-            space_reclaimed += image.row.size_bytes;
-            let names = image.row.tags.iter().chain(&image.row.digests).cloned().collect();
-            gone.extend(carry_out(&mut tx, &image.row, Removal { names, image: true }).await?);
+            || until.is_some_and(|until| image.created() > until);
+        // One that somebody is at work with is in use, or about to be.
+        if spared || !tx.claim_image(&image.row.id, false).await? {
+            continue;
+        }
+        let Some(row) = tx.image_by_id(&image.row.id).await? else { continue };
+        let named_meanwhile = dangling_only && !row.tags.is_empty();
+        if !named_meanwhile && tx.image_uses(&row.id).await?.is_empty() {
+            space_reclaimed += row.size_bytes;
+            let names = row.tags.iter().chain(&row.digests).cloned().collect();
+            gone.extend(carry_out(&mut tx, &row, Removal { names, image: true }).await?);
         }
     }
     tx.commit().await?;
-    gateway.bus.publish(&Topic::Project(scope.project()));
+    call.tell_project();
     let images_deleted = Some(gone).filter(|gone| !gone.is_empty());
     json(StatusCode::OK, &ImagePruneResponse { images_deleted, space_reclaimed })
 }
@@ -198,7 +206,11 @@ mod tests {
     }
 
     fn used(running: bool) -> Vec<ImageUse> {
-        vec![ImageUse { container: "c".repeat(64), running }]
+        vec![ImageUse { container: "c".repeat(64), running, unfetched: false }]
+    }
+
+    fn unfetched() -> Vec<ImageUse> {
+        vec![ImageUse { container: "c".repeat(64), running: false, unfetched: true }]
     }
 
     fn digest(name: &str) -> String {
@@ -247,6 +259,15 @@ mod tests {
         );
         let stopped = decide(&row(&["a:1"], &[]), &used(false), &id, false).expect_err("held").to_string();
         assert!(stopped.contains("(must be forced) - image is being used by stopped container"), "{stopped}");
+    }
+
+    #[test]
+    fn a_container_whose_host_has_yet_to_fetch_the_image_keeps_it_even_against_force() {
+        let row = row(&["a:1"], &[]);
+        let error = decide(&row, &unfetched(), row.id.as_str(), true).expect_err("held").to_string();
+        assert!(error.contains("(cannot be forced) - image is being fetched for container cccccccccccc"), "{error}");
+        let forced = decide(&row, &unfetched(), "a:1", true).expect("forced");
+        assert_eq!(forced, Removal { names: vec!["a:1".into()], image: false });
     }
 
     #[test]

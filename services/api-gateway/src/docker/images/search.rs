@@ -1,7 +1,7 @@
 //! `docker search`: what the hosted registry has for the caller, and the catalogs of upstreams that the
 //! operator opened. Nobody gives stars here, so nothing has any.
 
-use axum::{extract::State, http::StatusCode};
+use axum::http::StatusCode;
 use contract::image::{SEARCH, SearchHit, SearchRequest};
 use model::{Error, Result};
 use serde::Serialize;
@@ -10,9 +10,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Gateway,
-    auth::Project,
     docker::{
         body::{DockerResponse, json},
+        call::Call,
         error::ErrorResponse,
         filters::Filters,
         query::Query,
@@ -50,15 +50,15 @@ pub(crate) struct SearchResult {
     responses((status = 200, description = "Images", body = Vec<SearchResult>),
         (status = 400, description = "A filter or limit is wrong", body = ErrorResponse),
         (status = 501, description = "The term names a registry that is not searched", body = ErrorResponse)))]
-async fn search(State(gateway): State<Gateway>, Project(scope): Project, query: Query) -> DockerResponse {
-    let wanted = Wanted::read(&query)?;
+async fn search(call: Call) -> DockerResponse {
+    let wanted = Wanted::read(&call.query)?;
     let request = SearchRequest {
-        project: scope.project(),
+        project: call.scope.project(),
         term: wanted.term.clone(),
         // The filter comes after: what it takes away is made up for where there is more.
         limit: LIMIT_MAX as u16,
     };
-    let hits: Vec<SearchHit> = gateway.image.post(SEARCH, &request).await?;
+    let hits: Vec<SearchHit> = call.gateway.image.post(SEARCH, &request).await?;
     json(StatusCode::OK, &wanted.of(hits))
 }
 

@@ -66,12 +66,13 @@ pub(super) fn oom_score_adj(host: &HostConfig) -> Result<u16> {
     }
 }
 
-/// Its own in any case; `container:` and `host` have been refused by name before.
+/// Its own, unless it is another container's; `host` has been refused by name before.
 pub(super) fn ipc_mode(host: &HostConfig) -> Result<IpcMode> {
     match host.ipc_mode.as_str() {
         "" | "private" => Ok(IpcMode::Private),
         "shareable" => Ok(IpcMode::Shareable),
         "none" => Ok(IpcMode::None),
+        other if super::namespace_of("IpcMode", other).is_some() => Ok(IpcMode::Private),
         other => Err(invalid(format!("invalid IPC mode: {other}"))),
     }
 }

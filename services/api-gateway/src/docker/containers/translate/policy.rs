@@ -5,7 +5,7 @@ use model::{Capability, Error, GRANTABLE_CAPABILITIES, MASKED_PATHS, READONLY_PA
 
 use super::{
     super::{body::Words, host_config::HostConfig},
-    forbidden, invalid, kernel, not_built,
+    forbidden, invalid, kernel, not_built, shared_network,
 };
 
 /// Every capability Linux has; anything else is a typing error, not a wish.
@@ -101,14 +101,14 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
         ("Cgroup", &host.cgroup, &[""][..]),
     ];
     for (field, mode, granted) in modes {
-        if granted.contains(&mode.as_str()) {
+        if granted.contains(&mode.as_str()) || shared_network::namespace_of(field, mode).is_some() {
             continue;
         }
         if mode == "host" {
             return Err(forbidden(format!("{field}=host: the namespaces of a host are not available on Wharfage")));
         }
-        if mode.starts_with("container:") {
-            return Err(not_built(&format!("{field}={mode:?}: sharing another container's namespaces")));
+        if field == "Cgroup" && mode.starts_with("container:") {
+            return Err(not_built(&format!("{field}={mode:?}: sharing another container's cgroup")));
         }
         return Err(invalid(format!("invalid {field}: {mode:?}")));
     }

@@ -5,7 +5,7 @@ use model::Result;
 
 use super::{
     super::{body::ContainerConfig, host_config::HostConfig},
-    invalid, not_built,
+    invalid,
 };
 
 const MODE: &str = "container:";
@@ -13,6 +13,11 @@ const MODE: &str = "container:";
 /// The container named by the mode, if it is of this kind.
 pub(crate) fn network_of(host: &HostConfig) -> Option<&str> {
     host.network_mode.strip_prefix(MODE)
+}
+
+/// The container whose processes (`PidMode`) or IPC namespace (`IpcMode`) a mode asks for.
+pub(crate) fn namespace_of<'a>(field: &str, mode: &'a str) -> Option<&'a str> {
+    mode.strip_prefix(MODE).filter(|name| !name.is_empty() && matches!(field, "PidMode" | "IpcMode"))
 }
 
 /// Refuses options that contradict a network that is somebody else's.
@@ -39,11 +44,6 @@ pub(super) fn check(config: &ContainerConfig, host: &HostConfig, warnings: &mut 
     ];
     if let Some((_, what)) = conflicts.into_iter().find(|(given, _)| *given) {
         return Err(invalid(format!("conflicting options: {what}")));
-    }
-    if host.runtime == "runsc" {
-        return Err(not_built(
-            "NetworkMode=\"container:…\" with the runtime runsc, which takes a namespace for itself,",
-        ));
     }
     let theirs = [
         ("Domainname", !config.domainname.is_empty()),
@@ -106,8 +106,6 @@ mod tests {
         }
         let nobody = json!({"HostConfig": {"NetworkMode": "container:"}});
         assert_eq!(refusal(&nobody), "invalid container format container:<name|id>");
-        let runsc = refusal(&json!({"HostConfig": {"Runtime": "runsc"}}));
-        assert!(runsc.contains("runsc"), "{runsc}");
     }
 
     #[test]
