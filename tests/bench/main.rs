@@ -3,6 +3,8 @@
 //!
 //! `scripts/bench.sh [--quick] [row ...]`: a smaller run, and some rows only (`--rows` names them).
 
+mod cold;
+mod cold_image;
 mod daemons;
 mod dockerd;
 mod load;

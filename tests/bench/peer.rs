@@ -74,6 +74,24 @@ impl Peer {
         timed(|| assert!(self.docker(&["run", "--rm", "busybox", "true"]), "{}: docker run failed", self.name))
     }
 
+    /// Whether it is the suite.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.token.is_some()
+    }
+
+    pub(crate) fn pull(&self, image: &str) -> f64 {
+        timed(|| assert!(self.docker(&["pull", "--quiet", image]), "{}: docker pull failed", self.name))
+    }
+
+    /// The image's own command in a container that goes with it.
+    pub(crate) fn run_from(&self, image: &str) -> f64 {
+        timed(|| assert!(self.docker(&["run", "--rm", image]), "{}: docker run failed", self.name))
+    }
+
+    pub(crate) fn remove_image(&self, image: &str) {
+        assert!(self.docker(&["rmi", image]), "{}: docker rmi failed", self.name);
+    }
+
     pub(crate) fn exec_true(&self, container: &str) {
         assert!(self.docker(&["exec", container, "true"]), "{}: docker exec failed", self.name);
     }

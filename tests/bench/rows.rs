@@ -6,7 +6,7 @@ use std::time::Instant;
 use tests::unique;
 
 use crate::{
-    load, logs, memory,
+    cold, load, logs, memory,
     peer::Peer,
     sample::{Sample, interleave},
     table::{self, Figure, Target},
@@ -25,11 +25,13 @@ pub(crate) struct Scale {
     pub(crate) listed: usize,
     /// Megabytes written line by line; ten times as many in batches.
     pub(crate) log_mb: u64,
+    /// Images that are pulled, unpacked and run.
+    pub(crate) cold: usize,
 }
 
 impl Scale {
-    pub(crate) const FULL: Self = Self { rounds: 20, starts: 200, watched: 200, listed: 1_000, log_mb: 20 };
-    pub(crate) const QUICK: Self = Self { rounds: 5, starts: 40, watched: 20, listed: 300, log_mb: 8 };
+    pub(crate) const FULL: Self = Self { rounds: 20, starts: 200, watched: 200, listed: 1_000, log_mb: 20, cold: 5 };
+    pub(crate) const QUICK: Self = Self { rounds: 5, starts: 40, watched: 20, listed: 300, log_mb: 8, cold: 3 };
 }
 
 /// A measurement.
@@ -41,7 +43,7 @@ pub(crate) struct Row {
 }
 
 /// All of them.
-pub(crate) const ROWS: [Row; 16] = [
+pub(crate) const ROWS: [Row; 17] = [
     Row { name: "run-rm", run: run_rm },
     Row { name: "create-start", run: create_start },
     Row { name: "cycle", run: cycle },
@@ -61,6 +63,7 @@ pub(crate) const ROWS: [Row; 16] = [
     },
     Row { name: "stats", run: stats },
     Row { name: "memory", run: idle_memory },
+    Row { name: "cold", run: |peers, scale| cold::cold_start(peers, scale.cold) },
 ];
 
 /// Rows that need the writer in both peers and print more than one line.
