@@ -3,7 +3,7 @@
 
 use std::{io, os::unix::fs::MetadataExt as _};
 
-use super::join::words;
+use runtime::words;
 
 /// The path to execute.
 pub(super) fn find(name: &str, env: &[String]) -> Result<String, String> {

@@ -18,6 +18,7 @@ use runtime::{
     ExecProcess, RunDir, SandboxSpec, Sealed, cgroup, exec_process,
     protocol::{
         self, Event, ExecBy, ExecRecord, ExecRequest, ExitRecord, LogTarget, Reply, Request, RuntimeConfig, ShimConfig,
+        StartBy,
     },
     write_bundle,
 };
@@ -82,6 +83,7 @@ pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Cont
             path: "/usr/sbin/runc".into(),
             root: dir.path().join("runc").to_string_lossy().into_owned(),
             exec: ExecBy::Runtime,
+            start: StartBy::Runtime,
         },
         log: Some(LogTarget { path: log.to_string_lossy().into_owned(), max_size_bytes: 0, max_files: 1 }),
         tty: false,
@@ -234,6 +236,15 @@ impl Container {
 
     pub(crate) fn wait_exec_end(&self, id: &str) -> ExecRecord {
         until(|| self.run_dir.read_exec(id).expect("readable").filter(|r| !r.running))
+    }
+
+    /// What the container is called.
+    pub(crate) fn id(&self) -> &str {
+        self.cgroup_path.rsplit('/').next().expect("has an id")
+    }
+
+    pub(crate) fn tty(&self) -> bool {
+        self.run_dir.read_config().ok().flatten().is_some_and(|config| config.tty)
     }
 
     pub(crate) fn path(&self) -> &Path {

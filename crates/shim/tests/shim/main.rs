@@ -6,7 +6,9 @@ mod life;
 mod log;
 mod measure;
 mod native;
+mod start;
 mod streams;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;
+mod users;
 mod walls;
