@@ -69,6 +69,8 @@ struct Program {
     process: Process,
     calls: SystemCalls,
     container: String,
+    /// Where the host has put the shim's own program for it to execute (`--init`).
+    own_path: Option<String>,
 }
 
 enum Way {
@@ -117,7 +119,8 @@ impl Native {
             return None;
         }
         self.calls = Some(calls.clone());
-        let program = Program { process, calls, container: config.id.clone() };
+        let own_path = sandbox.puts_read_only(&process.args[0]).then(|| process.args[0].clone());
+        let program = Program { process, calls, container: config.id.clone(), own_path };
         Some(Plan { program, way: Way::First(Box::new(sandbox)) })
     }
 
@@ -150,7 +153,7 @@ impl Native {
             return None;
         }
         let init = pidfd(init).ok()?;
-        let program = Program { process, calls: calls.clone(), container: config.id.clone() };
+        let program = Program { process, calls: calls.clone(), container: config.id.clone(), own_path: None };
         Some(Plan { program, way: Way::Beside(Beside { doors, namespaces, init }) })
     }
 }
@@ -190,7 +193,8 @@ impl Underway {
                 }
                 Ok(false) => return Some(std::mem::take(&mut self.told).outcome()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // It ended without having read that it was noted; what it said before is still there.
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionReset) => {}
                 Err(e) => return Some(Outcome::Refused(format!("hear of the new process: {e}"))),
             }
         }

@@ -32,6 +32,16 @@ pub(super) struct Sandbox {
     pub(super) sysctls: Vec<Sysctl>,
 }
 
+impl Sandbox {
+    /// Whether the host puts something at this path of the fresh `/dev`, where no image has a say, and nobody
+    /// can write to it.
+    pub(super) fn puts_read_only(&self, path: &str) -> bool {
+        let fits = |mount: &&Mount| mount.kind == Kind::Bind && mount.attributes & libc::MOUNT_ATTR_RDONLY != 0;
+        let mut all = self.mounts.iter().filter(|mount| mount.at == Path::new(path));
+        Path::new(path).parent() == Some(Path::new("/dev")) && all.next_back().as_ref().is_some_and(fits)
+    }
+}
+
 /// Something mounted below the root.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mount {

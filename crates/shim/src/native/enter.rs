@@ -89,7 +89,7 @@ pub(super) fn become_the_programs(
     control(libc::PR_SET_KEEPCAPS, 0).map_err(|e| failed("keep capabilities", e))?;
     reduce_capabilities(&process.capabilities)?;
     hide();
-    execute(&process.args, &env)
+    execute(program, &env)
 }
 
 /// A session of its own, of which it is the leader.
@@ -234,8 +234,9 @@ fn reduce_capabilities(wanted: &document::Capabilities) -> Result<(), String> {
     caps::clear(None, CapSet::Inheritable).map_err(told)
 }
 
-fn execute(args: &[String], env: &[String]) -> Result<Infallible, String> {
-    let program = lookup::find(&args[0], env)?;
+fn execute(program: &Program, env: &[String]) -> Result<Infallible, String> {
+    let args = &program.process.args;
+    let program = lookup::find(&args[0], env, program.own_path.as_deref())?;
     let strings = |all: &[String]| -> Result<Vec<CString>, String> {
         all.iter().map(|s| CString::new(s.as_str()).map_err(|_| "invalid argument".to_owned())).collect()
     };

@@ -1,5 +1,6 @@
 //! The shim with the real runc, as the agent drives it. Needs root, runc and a static busybox.
 
+mod attack;
 mod exec;
 mod harness;
 mod life;
