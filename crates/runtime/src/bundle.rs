@@ -169,7 +169,7 @@ pub struct ExecProcess {
 /// # Errors
 /// No such bundle; an unknown user.
 pub fn exec_process(bundle: &Path, exec: &ExecProcess) -> Result<Value> {
-    spec::exec_process(read(bundle)?, exec)
+    spec::exec_process(configuration(bundle)?, exec)
 }
 
 /// What a bundle says about system calls.
@@ -188,17 +188,26 @@ pub enum SystemCalls {
 /// # Errors
 /// No such bundle.
 pub fn system_calls(bundle: &Path) -> Result<SystemCalls> {
-    let profile = read(bundle)?["linux"]["seccomp"].take();
-    if profile.is_null() {
-        return Ok(SystemCalls::Any);
-    }
-    let profile =
-        serde_json::from_value(profile).map_err(|source| Error::Document { what: "seccomp profile".into(), source })?;
-    Ok(Filter::of(&profile).map_or(SystemCalls::Elsewhere, SystemCalls::Filtered))
+    Ok(SystemCalls::of(configuration(bundle)?["linux"]["seccomp"].take()))
 }
 
-/// The OCI configuration of a bundle.
-pub(crate) fn read(bundle: &Path) -> Result<Value> {
+impl SystemCalls {
+    /// What a configuration's profile says.
+    #[must_use]
+    pub fn of(profile: Value) -> Self {
+        if profile.is_null() {
+            return Self::Any;
+        }
+        let filter = serde_json::from_value(profile).ok().and_then(|profile| Filter::of(&profile));
+        filter.map_or(Self::Elsewhere, Self::Filtered)
+    }
+}
+
+/// The OCI configuration of a bundle, as it stands there.
+///
+/// # Errors
+/// No such bundle.
+pub fn configuration(bundle: &Path) -> Result<Value> {
     let path = bundle.join(CONFIGURATION);
     let bytes = fs::read(&path).map_err(|e| Error::io(format!("read {}", path.display()), e))?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Document { what: "OCI configuration".into(), source })

@@ -2,7 +2,9 @@
 //! it, whether the OOM killer was, freezing it, ending everything in it, and removing what a dead
 //! runtime left.
 
+mod create;
 mod freezer;
+mod limits;
 mod oom;
 
 use std::{
@@ -17,7 +19,9 @@ use nix::{
     unistd::Pid,
 };
 
+pub use create::{create, hierarchies};
 pub use freezer::{freeze, is_frozen, thaw};
+pub use limits::Limits;
 pub use oom::OomWatch;
 
 const ROOT: &str = "/sys/fs/cgroup";

@@ -46,3 +46,12 @@ impl From<Error> for model::Error {
         }
     }
 }
+
+/// The words of a system call that failed, as Go prints errno: users know them so.
+#[must_use]
+pub fn words(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}

@@ -19,10 +19,10 @@ pub mod spec;
 pub mod user;
 
 pub use bundle::{
-    BindMount, Bundle, ExecProcess, Netns, SandboxSpec, SystemCalls, UserNamespace, exec_process, system_calls,
-    write_bundle,
+    BindMount, Bundle, ExecProcess, Netns, SandboxSpec, SystemCalls, UserNamespace, configuration, exec_process,
+    system_calls, write_bundle,
 };
-pub use error::{Error, Result};
+pub use error::{Error, Result, words};
 pub use limits::Relimit;
 pub use oci::{OciRuntime, StartFailure, by_name};
 pub use run_dir::RunDir;

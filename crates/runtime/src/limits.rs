@@ -6,7 +6,11 @@ use std::path::Path;
 use model::Resources;
 use serde_json::Value;
 
-use crate::{Error, Result, bundle, cgroup::HostCgroups, spec};
+use crate::{
+    Error, Result, bundle,
+    cgroup::{self, HostCgroups},
+    spec,
+};
 
 /// Limits about to be applied.
 #[derive(Clone, Debug)]
@@ -24,7 +28,7 @@ impl Relimit {
     /// # Errors
     /// There is no such bundle.
     pub fn of(bundle: &Path, wanted: &Resources) -> Result<Option<Self>> {
-        let mut configuration = bundle::read(bundle)?;
+        let mut configuration = bundle::configuration(bundle)?;
         let mut warnings = Vec::new();
         let resources = spec::limits(wanted, &HostCgroups::probe(), &mut warnings)?;
         let known = &mut configuration["linux"]["resources"];
@@ -34,6 +38,16 @@ impl Relimit {
         let document = serde_json::to_vec(&live(resources.clone())).map_err(document_error)?;
         *known = resources;
         Ok(Some(Self { document, warnings, configuration }))
+    }
+
+    /// Applies them without the runtime, to a container that was started without it.
+    ///
+    /// # Errors
+    /// The kernel does not take them, in the words that an update by runc has.
+    pub fn apply(&self, cgroup_path: &str) -> std::result::Result<(), String> {
+        let document = serde_json::from_slice(&self.document).unwrap_or_default();
+        let limits = cgroup::Limits::known(&document).ok_or("these limits are not known to Wharfage")?;
+        limits.apply(cgroup_path)
     }
 
     /// Writes down that they were applied.

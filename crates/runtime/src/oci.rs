@@ -162,14 +162,7 @@ impl OciRuntime for Runc {
 
     fn start_failure(&self, log: &str) -> StartFailure {
         let cause = last_error(log);
-        let cause = cause.strip_prefix("runc run failed: ").unwrap_or(&cause);
-        failure(
-            format!(
-                "failed to create task for container: failed to create shim task: \
-             OCI runtime create failed: runc create failed: {cause}: unknown"
-            ),
-            128,
-        )
+        not_created(cause.strip_prefix("runc run failed: ").unwrap_or(&cause))
     }
 
     fn exec_failure(&self, log: &str) -> StartFailure {
@@ -187,6 +180,22 @@ fn last_error(log: &str) -> String {
     };
     let found = log.lines().rev().find_map(message);
     found.unwrap_or_else(|| "the runtime failed without saying why".to_owned())
+}
+
+fn not_created(cause: &str) -> StartFailure {
+    failure(
+        format!(
+            "failed to create task for container: failed to create shim task: \
+             OCI runtime create failed: runc create failed: {cause}: unknown"
+        ),
+        128,
+    )
+}
+
+/// dockerd's words for a start that was refused because of `cause`.
+#[must_use]
+pub fn start_refused(cause: &str) -> StartFailure {
+    not_created(&format!("unable to start container process: {cause}"))
 }
 
 /// dockerd's words for an exec that was refused because of `cause`.

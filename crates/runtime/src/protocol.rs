@@ -85,6 +85,20 @@ pub struct RuntimeConfig {
     /// Who makes further processes.
     #[serde(default)]
     pub exec: ExecBy,
+    /// Who makes the first process.
+    #[serde(default)]
+    pub start: StartBy,
+}
+
+/// Who makes the first process of a container, and everything it stands in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartBy {
+    /// The OCI runtime's `run`.
+    #[default]
+    Runtime,
+    /// The shim itself, if execs are its too; the OCI runtime where the shim cannot.
+    Shim,
 }
 
 /// Who makes the further processes of a container.

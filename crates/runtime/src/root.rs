@@ -54,7 +54,10 @@ pub fn refuse_disguised(rootfs: &Path, path: &str) -> Result<()> {
 }
 
 /// Where a path ends as a runtime would find it, also where nothing is there yet.
-fn resolve(root: &OwnedFd, path: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// Too many links, or the root cannot be read.
+pub fn resolve(root: &OwnedFd, path: &str) -> Result<PathBuf> {
     let mut ahead: VecDeque<OsString> = names(Path::new(path)).into();
     let mut end = PathBuf::from("/");
     let mut links = 0;

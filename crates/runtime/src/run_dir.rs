@@ -22,6 +22,7 @@ use std::{
 use crate::protocol::{ExecRecord, ExitRecord, ShimConfig};
 
 const DOCKER_SOCKET: &str = "docker.sock";
+const STARTED_BY_SHIM: &str = "started-by-shim";
 
 /// A container's run directory. Mode 0700, below the host's `<run_dir>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,27 @@ impl RunDir {
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
         self.0.join("init.pid")
+    }
+
+    /// Whether the shim started the container without the OCI runtime, which then knows nothing of it.
+    #[must_use]
+    pub fn is_started_by_shim(&self) -> bool {
+        self.0.join(STARTED_BY_SHIM).exists()
+    }
+
+    /// Writes down who is about to start the container.
+    ///
+    /// # Errors
+    /// The directory is full.
+    pub fn note_started_by_shim(&self, by_shim: bool) -> io::Result<()> {
+        let note = self.0.join(STARTED_BY_SHIM);
+        if by_shim {
+            return std::fs::write(note, "");
+        }
+        match std::fs::remove_file(note) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// [`ExitRecord`], written when the run has ended. The agent deletes it before the next run.

@@ -1,5 +1,5 @@
-//! Starting processes: the container's first and execs, both through the runtime, both without
-//! waiting for it. Output is read only once the runtime has succeeded: what a failed runtime prints
+//! Starting processes: the container's first and execs, both by the shim itself where it can, else through
+//! the runtime, both without waiting for it. Output is read only once the runtime has succeeded: what a failed runtime prints
 //! is not the container's.
 
 use std::{
@@ -12,8 +12,8 @@ use std::{
 };
 
 use runtime::{
-    StartFailure,
-    oci::{Invocation, exec_refused},
+    StartFailure, cgroup,
+    oci::{Invocation, exec_refused, start_refused},
     protocol::{Event, ExecBy, ExecRecord, ExecRequest, Failure, Reply, Stage},
 };
 
@@ -42,10 +42,17 @@ impl Shim {
     pub(crate) fn start_init(&mut self) -> io::Result<()> {
         self.stage = Stage::Starting;
         self.log = self.config.log.clone().map(Log::open);
+        let wanted = Wanted { stdin: self.config.open_stdin, stdout: true, stderr: true };
+        let plan = self.native.plan_start(&self.config);
+        // Before there is anything that the runtime would have to know of.
+        self.dir.note_started_by_shim(plan.is_some())?;
+        self.started_here = plan.is_some();
+        if let Some(plan) = plan {
+            return self.begin(INIT, plan, wanted);
+        }
         let log = self.dir.path().join("runtime.log");
         let _ = fs::remove_file(&log);
         let mut files = Invocation { log, pid_file: self.dir.pid_file(), console_socket: None };
-        let wanted = Wanted { stdin: self.config.open_stdin, stdout: true, stderr: true };
         let (id, bundle) = (self.config.id.clone(), PathBuf::from(&self.config.bundle));
         let console = self.console(self.config.tty, "console.sock", &mut files)?;
         let command = self.runtime.run_detached(&id, &bundle, &files);
@@ -63,6 +70,13 @@ impl Shim {
         if let Some(plan) = self.plan(request) {
             return self.begin(key, plan, wanted);
         }
+        if self.started_here {
+            let why = match cgroup::is_frozen(&self.config.cgroup_path) {
+                true => "cannot exec in a paused container",
+                false => "the shim does not know how, and the OCI runtime does not know the container",
+            };
+            return Err(io::Error::other(why));
+        }
         let scratch = |kind: &str| self.dir.execs().join(format!("{}.{kind}", request.id));
         let process = scratch("process");
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&process)?;
@@ -79,7 +93,7 @@ impl Shim {
             return None;
         }
         let init = self.task(INIT).and_then(|task| task.pid)?;
-        self.native.plan(&self.config, init, &request.process)
+        self.native.plan_exec(&self.config, init, &request.process)
     }
 
     fn begin(&mut self, key: u64, plan: Plan, wanted: Wanted) -> io::Result<()> {
@@ -97,12 +111,14 @@ impl Shim {
     /// The new process has something to tell, or nobody is left to.
     pub(crate) fn take_underway(&mut self, key: u64) {
         let mut outcome = None;
+        let pid_file = self.dir.pid_file();
         self.with_task(key, |task| {
             if let Some(Job { by: By::Shim(underway), .. }) = &mut task.job {
-                outcome = underway.take();
+                outcome = underway.take(|pid| fs::write(&pid_file, pid.to_string()));
             }
         });
         let Some(outcome) = outcome else { return };
+        let refused = if key == INIT { start_refused } else { exec_refused };
         let mut late = false;
         self.with_task(key, |task| late = task.job.take().is_some_and(|job| job.timed_out));
         match outcome {
@@ -113,9 +129,9 @@ impl Shim {
                 self.started(key, pid);
             }
             Outcome::Started(..) => {
-                self.not_started(key, &exec_refused(&format!("the process did not start in {START_PATIENCE:?}")));
+                self.not_started(key, &refused(&format!("the process did not start in {START_PATIENCE:?}")));
             }
-            Outcome::Refused(why) => self.not_started(key, &exec_refused(&why)),
+            Outcome::Refused(why) => self.not_started(key, &refused(&why)),
         }
     }
 

@@ -1,21 +1,29 @@
-//! Execs without the OCI runtime: the shim forks, and its child becomes the container's.
+//! Starts and execs without the OCI runtime: the shim forks, and its child becomes the container's.
 //!
 //! ```text
-//! shim ── fork ──► stand-in            host's view: cgroups, limits, then all namespaces at once
+//! shim ── fork ──► stand-in            host's view: cgroups, limits; then all namespaces at once (exec),
+//!                     │                 or the user namespace, and new ones inside it (start)
 //!                     │ clone(PARENT)
-//!                     └──────► process  a child of the shim's, in the container: streams, keyring,
-//!                                       filter, user, capabilities, directory; then the program
+//!                     └──────► process  a child of the shim's, in the container: its root and mounts
+//!                                       (start), streams, keyring, filter, user, capabilities, directory;
+//!                                       then the program
 //! ```
 //!
-//! What is not known here exactly is not done here: [`Native::plan`] then says so, and the runtime's own
-//! `exec` is used. Nobody in the container can look into either process: they are not dumpable, their
-//! memory belongs to the host's user namespace, they hold no descriptor but the streams and one
-//! socket, and their program is seen through a read-only mount (`runtime::sealed`).
+//! What is not known here exactly is not done here: there is then no [`Plan`], and the OCI runtime is used. A
+//! container that was started here is unknown to the runtime, so only those are whose execs are made here
+//! too. Nobody in the container can look into either process: they are not dumpable, their memory belongs
+//! to the host's user namespace, they hold nothing but the streams and one socket when anything of the
+//! container's runs, and their program is seen through a read-only mount (`runtime::sealed`).
 
+mod configuration;
 mod document;
 mod enter;
+mod found;
+mod furnish;
 mod join;
 mod lookup;
+mod mounts;
+mod places;
 mod report;
 mod terminal;
 
@@ -33,39 +41,63 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
     unistd::{ForkResult, fork},
 };
-use runtime::{SystemCalls, cgroup, protocol::ShimConfig, sealed};
+use runtime::{
+    SystemCalls, cgroup,
+    protocol::{ExecBy, ShimConfig, StartBy},
+    sealed,
+};
 
-use self::{document::Process, report::Told};
+use self::{configuration::Sandbox, document::Process, report::Told};
 
 /// Capabilities that reach into other processes of the same user namespace.
 const REACHING: [&str; 2] = ["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"];
 
-/// What execs of this container have in common, found out at the first one.
+/// What the processes of this container have in common, found out at the first one.
 #[derive(Default)]
 pub(crate) struct Native {
     calls: Option<SystemCalls>,
 }
 
-/// An exec that can be made here.
+/// A process that can be made here.
 pub(crate) struct Plan {
+    program: Program,
+    way: Way,
+}
+
+/// What runs, and in which container.
+struct Program {
     process: Process,
     calls: SystemCalls,
     container: String,
+    /// Where the host has put the shim's own program for it to execute (`--init`).
+    own_path: Option<String>,
+}
+
+enum Way {
+    /// An exec.
+    Beside(Beside),
+    /// The container's first process.
+    First(Box<Sandbox>),
+}
+
+struct Beside {
     doors: Vec<PathBuf>,
     /// Namespaces of the container's that are not ours, `CLONE_NEW*`.
     namespaces: i32,
     init: OwnedFd,
 }
 
-/// An exec on its way.
+/// A process on its way.
 pub(crate) struct Underway {
     /// PID of the stand-in.
     pub(crate) pid: u32,
+    /// It waits until its PID has been noted.
+    waits: bool,
     socket: OwnedFd,
     told: Told,
 }
 
-/// How an exec began, or did not.
+/// How a process began, or did not.
 pub(crate) enum Outcome {
     /// It runs, or ran: its PID, and its terminal's master.
     Started(u32, Option<OwnedFd>),
@@ -74,9 +106,27 @@ pub(crate) enum Outcome {
 }
 
 impl Native {
+    /// How the container can be started; `None` leaves it to the runtime, for good.
+    pub(crate) fn plan_start(&mut self, config: &ShimConfig) -> Option<Plan> {
+        let own = config.runtime.start == StartBy::Shim && config.runtime.exec == ExecBy::Shim;
+        if !own || config.runtime.name != "runc" || !sealed::is_sealed() || !is_private_after_setuid() {
+            return None;
+        }
+        let document = runtime::configuration(Path::new(&config.bundle)).ok()?;
+        let (sandbox, process, calls) = configuration::known(&document)?;
+        let reaches = REACHING.iter().any(|name| process.may_ever_have(name));
+        if reaches || sandbox.cgroup_path != config.cgroup_path || process.terminal != config.tty {
+            return None;
+        }
+        self.calls = Some(calls.clone());
+        let own_path = sandbox.puts_read_only(&process.args[0]).then(|| process.args[0].clone());
+        let program = Program { process, calls, container: config.id.clone(), own_path };
+        Some(Plan { program, way: Way::First(Box::new(sandbox)) })
+    }
+
     /// How `document` can be run in the container whose first process is `init`; `None` leaves it to the
     /// runtime.
-    pub(crate) fn plan(&mut self, config: &ShimConfig, init: u32, document: &serde_json::Value) -> Option<Plan> {
+    pub(crate) fn plan_exec(&mut self, config: &ShimConfig, init: u32, document: &serde_json::Value) -> Option<Plan> {
         if config.runtime.name == "runsc" {
             // Its processes are in a kernel of its own; what is seen of them here is that kernel.
             return None;
@@ -103,7 +153,8 @@ impl Native {
             return None;
         }
         let init = pidfd(init).ok()?;
-        Some(Plan { process, calls: calls.clone(), container: config.id.clone(), doors, namespaces, init })
+        let program = Program { process, calls: calls.clone(), container: config.id.clone(), own_path: None };
+        Some(Plan { program, way: Way::Beside(Beside { doors, namespaces, init }) })
     }
 }
 
@@ -118,7 +169,8 @@ impl Plan {
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 let pid = u32::try_from(child.as_raw()).unwrap_or(0);
-                Ok(Underway { pid, socket: ours, told: Told::default() })
+                let waits = matches!(self.way, Way::First(_));
+                Ok(Underway { pid, waits, socket: ours, told: Told::default() })
             }
             ForkResult::Child => join::stand_in(&self, streams, theirs),
         }
@@ -126,14 +178,23 @@ impl Plan {
 }
 
 impl Underway {
-    /// Takes what has been told; the outcome, once there is nobody left to tell more.
-    pub(crate) fn take(&mut self) -> Option<Outcome> {
+    /// Takes what has been told; the outcome, once there is nobody left to tell more. A first process goes
+    /// on once its PID is noted.
+    pub(crate) fn take(&mut self, note: impl Fn(u32) -> io::Result<()>) -> Option<Outcome> {
         loop {
             match report::receive(&self.socket, &mut self.told) {
-                Ok(true) => {}
+                Ok(true) => {
+                    let Some(pid) = self.told.pid.filter(|_| std::mem::take(&mut self.waits)) else { continue };
+                    match note(pid) {
+                        Ok(()) => report::go(&self.socket),
+                        // It ends when the socket does.
+                        Err(e) => return Some(Outcome::Refused(format!("note its PID: {}", runtime::words(&e)))),
+                    }
+                }
                 Ok(false) => return Some(std::mem::take(&mut self.told).outcome()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // It ended without having read that it was noted; what it said before is still there.
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionReset) => {}
                 Err(e) => return Some(Outcome::Refused(format!("hear of the new process: {e}"))),
             }
         }

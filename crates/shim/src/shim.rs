@@ -44,6 +44,8 @@ pub(crate) struct Shim {
     pub(crate) config: ShimConfig,
     pub(crate) runtime: Box<dyn OciRuntime>,
     pub(crate) native: Native,
+    /// The OCI runtime knows nothing of the container.
+    pub(crate) started_here: bool,
     pub(crate) stage: Stage,
     /// The container's first process, then execs, by key.
     pub(crate) tasks: Vec<Task>,
@@ -110,6 +112,7 @@ impl Shim {
             config,
             runtime,
             native: Native::default(),
+            started_here: false,
             stage: Stage::Created,
             tasks: vec![init],
             next_key: INIT + 1,

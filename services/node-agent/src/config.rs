@@ -8,7 +8,7 @@ use std::{
 
 use chassis::{Common, Secret};
 use model::{HostCapacity, MemoryBytes, NanoCpus};
-use runtime::protocol::ExecBy;
+use runtime::protocol::{ExecBy, StartBy};
 use serde::Deserialize;
 
 /// Everything the agent is told when it starts.
@@ -67,6 +67,10 @@ pub struct Config {
     /// Who makes execs: `shim` (itself, and the OCI runtime where it cannot) or `runtime` (always).
     #[serde(default = "default_exec_by")]
     pub exec_by: ExecBy,
+    /// Who starts containers: `shim` (itself, and the OCI runtime where it cannot) or `runtime` (always).
+    /// With `exec_by = "runtime"` it is the runtime, too.
+    #[serde(default = "default_start_by")]
+    pub start_by: StartBy,
     /// Parent of the containers' cgroups; one of its own per agent on a machine.
     #[serde(default = "default_cgroup_parent")]
     pub cgroup_parent: String,
@@ -136,6 +140,10 @@ fn default_runtime() -> String {
 
 fn default_exec_by() -> ExecBy {
     ExecBy::Shim
+}
+
+fn default_start_by() -> StartBy {
+    StartBy::Shim
 }
 
 fn default_cgroup_parent() -> String {

@@ -1,5 +1,5 @@
 //! The limits of containers that run: changed with their plan, or at once when the gateway asks, by the
-//! container's own runtime. What was applied is in the bundle, so doing it twice does nothing.
+//! container's own runtime, or without it if it knows nothing of the container. What was applied is in the bundle, so doing it twice does nothing.
 
 use std::process::Stdio;
 
@@ -18,6 +18,25 @@ pub(crate) async fn apply(host: &Host, id: &ContainerId, runtime: &str, wanted: 
     let (bundle, asked) = (host.places.bundle(id), wanted.clone());
     let compared = tokio::task::spawn_blocking(move || Relimit::of(&bundle, &asked)).await;
     let Some(relimit) = compared.map_err(Error::internal)?? else { return Ok(Vec::new()) };
+    if host.places.run_dir(id).is_started_by_shim() {
+        let (relimit, cgroup_path) = (relimit.clone(), host.cgroup_path(id));
+        let applied = tokio::task::spawn_blocking(move || relimit.apply(&cgroup_path)).await;
+        applied.map_err(Error::internal)?.map_err(|cause| refused(1, &host.told(id, &cause)))?;
+    } else {
+        by_the_runtime(host, id, runtime, &relimit).await?;
+    }
+    let bundle = host.places.bundle(id);
+    relimit.note(&bundle)?;
+    tracing::info!(container = %id, "has new limits");
+    Ok(relimit.warnings)
+}
+
+/// dockerd's words.
+fn refused(code: i32, cause: &str) -> Error {
+    Error::Failed(format!("runc did not terminate successfully: exit status {code}: {cause}: unknown"))
+}
+
+async fn by_the_runtime(host: &Host, id: &ContainerId, runtime: &str, relimit: &Relimit) -> Result<()> {
     let mut command = tokio::process::Command::from(oci(host, runtime)?.update(id.as_str()));
     let mut child = command
         .stdin(Stdio::piped())
@@ -34,15 +53,9 @@ pub(crate) async fn apply(host: &Host, id: &ContainerId, runtime: &str, wanted: 
     if !output.status.success() {
         let cause = oci(host, runtime)?.update_failure(&String::from_utf8_lossy(&output.stderr));
         let cause = host.told(id, &cause);
-        let code = output.status.code().unwrap_or(-1);
-        return Err(Error::Failed(format!(
-            "runc did not terminate successfully: exit status {code}: {cause}: unknown"
-        )));
+        return Err(refused(output.status.code().unwrap_or(-1), &cause));
     }
-    let bundle = host.places.bundle(id);
-    relimit.note(&bundle)?;
-    tracing::info!(container = %id, "has new limits");
-    Ok(relimit.warnings)
+    Ok(())
 }
 
 fn oci(host: &Host, runtime: &str) -> Result<Box<dyn runtime::OciRuntime>> {

@@ -1,10 +1,10 @@
-//! The new process, inside the container, on its way from the host's root in the container's user
-//! namespace to exactly what the document says. The order is runc's: what needs privileges before they
+//! The new process, inside the container, on its way from root of the container's user namespace (for an
+//! exec: from the host's root in it) to exactly what the document says. The order is runc's: what needs privileges before they
 //! are given up, the working directory tried as both, looked up last as the user who will be.
 
 use std::{
     convert::Infallible,
-    ffi::{CString, c_int},
+    ffi::{CString, c_int, c_long},
     io,
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
@@ -19,11 +19,11 @@ use nix::{
     },
     unistd::{self, Gid, Uid},
 };
-use runtime::SystemCalls;
+use runtime::{SystemCalls, words};
 
 use super::{
-    Plan, document,
-    join::{check, hide, words},
+    Program, document,
+    join::{check, hide},
     lookup, terminal,
 };
 
@@ -31,26 +31,37 @@ use super::{
 const LAST_CAPABILITY: u32 = 63;
 const STREAMS: [c_int; 3] = [0, 1, 2];
 
-/// Returns only if it could not: why.
-pub(super) fn become_the_containers(plan: &Plan, socket: &OwnedFd) -> String {
-    match attempt(plan, socket) {
+/// An exec: in the container's namespaces already, by the stand-in. Returns only if it could not: why.
+pub(super) fn beside(program: &Program, own_users: bool, socket: &OwnedFd) -> String {
+    let attempt = || {
+        begin_session()?;
+        join_keyring(&program.container)?;
+        if own_users {
+            // So far the user is one the namespace does not have.
+            be(0, 0, &[])?;
+        }
+        become_the_programs(program, socket, |_| Ok(()))
+    };
+    match attempt() {
         Ok(never) => match never {},
         Err(why) => why,
     }
 }
 
-fn attempt(plan: &Plan, socket: &OwnedFd) -> Result<Infallible, String> {
-    let process = &plan.process;
-    unistd::setsid().map_err(|e| failed("setsid", e.into()))?;
-    join_keyring(&plan.container)?;
-    if plan.namespaces & libc::CLONE_NEWUSER != 0 {
-        // So far the user is one the namespace does not have.
-        be(0, 0, &[])?;
-    }
+/// Sheds everything the document does not name, and executes the program. `prepare` is called when the
+/// streams are final, with the terminal if that is what they are.
+pub(super) fn become_the_programs(
+    program: &Program,
+    socket: &OwnedFd,
+    prepare: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), String>,
+) -> Result<Infallible, String> {
+    let process = &program.process;
     if process.terminal {
         terminal::take(process.console_size, process.user.uid, socket)?;
+        prepare(Some(stream(0)))?;
     } else {
         hand_over_streams(process.user.uid);
+        prepare(None)?;
     }
     let mut env = process.env.clone();
     if env.iter().all(|entry| !entry.starts_with("HOME=") || entry == "HOME=") {
@@ -61,7 +72,7 @@ fn attempt(plan: &Plan, socket: &OwnedFd) -> Result<Infallible, String> {
     if process.no_new_privileges == Some(true) {
         control(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(|e| failed("set no_new_privs", e))?;
     }
-    if let SystemCalls::Filtered(filter) = &plan.calls {
+    if let SystemCalls::Filtered(filter) = &program.calls {
         load(filter)?;
     }
     let entered = unistd::chdir(process.cwd.as_str());
@@ -78,7 +89,20 @@ fn attempt(plan: &Plan, socket: &OwnedFd) -> Result<Infallible, String> {
     control(libc::PR_SET_KEEPCAPS, 0).map_err(|e| failed("keep capabilities", e))?;
     reduce_capabilities(&process.capabilities)?;
     hide();
-    execute(&process.args, &env)
+    execute(program, &env)
+}
+
+/// A session of its own, of which it is the leader.
+pub(super) fn begin_session() -> Result<(), String> {
+    unistd::setsid().map(drop).map_err(|e| failed("setsid", e.into()))
+}
+
+fn stream(number: c_int) -> BorrowedFd<'static> {
+    #[expect(unsafe_code, reason = "streams are known by number")]
+    // SAFETY: 0 to 2 are open until the program is executed.
+    unsafe {
+        BorrowedFd::borrow_raw(number)
+    }
 }
 
 fn failed(what: &str, e: io::Error) -> String {
@@ -97,7 +121,7 @@ fn control(option: c_int, value: libc::c_ulong) -> io::Result<()> {
 }
 
 /// The container's session keyring, as its first process has: never the host's.
-fn join_keyring(container: &str) -> Result<(), String> {
+fn join_keyring(container: &str) -> Result<Option<c_long>, String> {
     const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
     let name = CString::new(format!("_ses.{container}")).map_err(|e| e.to_string())?;
     #[expect(unsafe_code, reason = "keyctl has no safe wrapper")]
@@ -105,13 +129,26 @@ fn join_keyring(container: &str) -> Result<(), String> {
     let got = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
     match io::Error::last_os_error() {
         // A kernel without keys has no keyring to keep apart.
-        e if got < 0 && e.raw_os_error() != Some(libc::ENOSYS) => Err(failed("unable to join session keyring", e)),
-        _ => Ok(()),
+        e if got < 0 && e.raw_os_error() == Some(libc::ENOSYS) => Ok(None),
+        e if got < 0 => Err(failed("unable to join session keyring", e)),
+        _ => Ok(Some(got)),
     }
 }
 
+/// As [`join_keyring`] for who makes it: execs, which come from the host's side, may find it.
+pub(super) fn own_keyring(container: &str) -> Result<(), String> {
+    const KEYCTL_SETPERM: c_int = 5;
+    /// All to its possessor, what a new keyring gives its owner, and finding it to everybody else.
+    const PERMISSIONS: libc::c_uint = 0x3f13_0008;
+    let Some(keyring) = join_keyring(container)? else { return Ok(()) };
+    #[expect(unsafe_code, reason = "keyctl has no safe wrapper")]
+    // SAFETY: numbers only.
+    let got = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, keyring, PERMISSIONS) };
+    if got < 0 { Err(failed("unable to mod keyring permissions", io::Error::last_os_error())) } else { Ok(()) }
+}
+
 /// Real, effective, saved and file-system ids, and exactly these groups.
-fn be(uid: u32, gid: u32, groups: &[u32]) -> Result<(), String> {
+pub(super) fn be(uid: u32, gid: u32, groups: &[u32]) -> Result<(), String> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     let changed = unistd::setgroups(&groups)
@@ -125,9 +162,7 @@ fn be(uid: u32, gid: u32, groups: &[u32]) -> Result<(), String> {
 /// The streams become the user's, so that `/dev/stdout` can be opened. The null device is everybody's.
 fn hand_over_streams(uid: u32) {
     for number in STREAMS {
-        #[expect(unsafe_code, reason = "streams are known by number")]
-        // SAFETY: 0 to 2 are open until the program is executed.
-        let stream = unsafe { BorrowedFd::borrow_raw(number) };
+        let stream = stream(number);
         let is_device =
             fstat(stream).is_ok_and(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR);
         if !is_device {
@@ -199,8 +234,9 @@ fn reduce_capabilities(wanted: &document::Capabilities) -> Result<(), String> {
     caps::clear(None, CapSet::Inheritable).map_err(told)
 }
 
-fn execute(args: &[String], env: &[String]) -> Result<Infallible, String> {
-    let program = lookup::find(&args[0], env)?;
+fn execute(program: &Program, env: &[String]) -> Result<Infallible, String> {
+    let args = &program.process.args;
+    let program = lookup::find(&args[0], env, program.own_path.as_deref())?;
     let strings = |all: &[String]| -> Result<Vec<CString>, String> {
         all.iter().map(|s| CString::new(s.as_str()).map_err(|_| "invalid argument".to_owned())).collect()
     };

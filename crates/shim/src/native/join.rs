@@ -1,5 +1,6 @@
-//! The stand-in: still the host's, it takes on what only the host may give (cgroups, limits), enters all
-//! namespaces of the container in one call, and leaves a child there that is the shim's.
+//! The stand-in: still the host's, it takes on what only the host may give (cgroups, limits), enters the
+//! container's namespaces, and leaves a child there that is the shim's. For an exec all of them are entered
+//! in one call; for a start they are made ([`super::found`]).
 
 use std::{
     ffi::c_int,
@@ -16,7 +17,9 @@ use nix::{
     },
 };
 
-use super::{Plan, enter, report};
+use runtime::words;
+
+use super::{Beside, Plan, Program, Way, document::Process, enter, found, report};
 
 /// The only descriptor beside the streams.
 const SOCKET: c_int = 3;
@@ -30,7 +33,10 @@ pub(super) fn stand_in(plan: &Plan, streams: [OwnedFd; 3], socket: OwnedFd) -> !
         hide();
         match arrange(plan, &streams, &socket) {
             Ok(socket) => {
-                let done = join(plan, &socket);
+                let done = match &plan.way {
+                    Way::Beside(beside) => join(&plan.program, beside, &socket),
+                    Way::First(sandbox) => found::found(&plan.program, sandbox, &socket),
+                };
                 if let Err(why) = done {
                     report::failed(&socket, &why);
                 }
@@ -67,7 +73,10 @@ fn arrange(plan: &Plan, streams: &[OwnedFd; 3], socket: &OwnedFd) -> io::Result<
         // SAFETY: fcntl has just made it.
         Ok(unsafe { OwnedFd::from_raw_fd(raw) })
     };
-    let from = [high(&streams[0])?, high(&streams[1])?, high(&streams[2])?, high(socket)?, high(&plan.init)?];
+    let mut from = vec![high(&streams[0])?, high(&streams[1])?, high(&streams[2])?, high(socket)?];
+    if let Way::Beside(beside) = &plan.way {
+        from.push(high(&beside.init)?);
+    }
     for (to, fd) in (0..).zip(&from) {
         let flags = if to >= SOCKET { libc::O_CLOEXEC } else { 0 };
         check(|| {
@@ -78,13 +87,14 @@ fn arrange(plan: &Plan, streams: &[OwnedFd; 3], socket: &OwnedFd) -> io::Result<
             }
         })?;
     }
+    let first_other = libc::c_uint::try_from(from.len()).map_err(io::Error::other)?;
     // The owners must not close numbers that close_range is about to.
     std::mem::forget(from);
     check(|| {
         #[expect(unsafe_code, reason = "close_range has no safe wrapper")]
         // SAFETY: as above.
         unsafe {
-            libc::close_range(libc::c_uint::try_from(INIT + 1).unwrap_or(5), libc::c_uint::MAX, 0)
+            libc::close_range(first_other, libc::c_uint::MAX, 0)
         }
     })?;
     #[expect(unsafe_code, reason = "the socket's new number")]
@@ -99,34 +109,35 @@ pub(super) fn check(mut call: impl FnMut() -> c_int) -> io::Result<c_int> {
     }
 }
 
-/// The words of a system call that failed, as Go prints errno.
-pub(super) fn words(e: &io::Error) -> String {
-    let text = e.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+fn failed(what: &str, e: io::Error) -> String {
+    format!("{what}: {}", words(&e))
 }
 
-fn join(plan: &Plan, socket: &OwnedFd) -> Result<(), String> {
-    let failed = |what: &str, e: io::Error| format!("{what}: {}", words(&e));
-    // Before anything of the container's: nothing of it ever runs outside its limits.
-    for door in &plan.doors {
-        fs::write(door, "0").map_err(|e| failed("join the container's cgroup", e))?;
-    }
-    if let Some(score) = plan.process.oom_score_adj {
+/// What only the host's root may set.
+pub(super) fn take_limits(process: &Process) -> Result<(), String> {
+    if let Some(score) = process.oom_score_adj {
         fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(|e| failed("set oom_score_adj", e))?;
     }
-    for limit in plan.process.rlimits.iter().flatten() {
+    for limit in process.rlimits.iter().flatten() {
         let resource = runtime::rlimit::resource(&limit.kind).ok_or("unknown rlimit")?;
         setrlimit(resource, limit.soft, limit.hard)
             .map_err(|e| failed(&format!("error setting rlimits for {}", limit.kind), e.into()))?;
     }
+    Ok(())
+}
+
+fn join(program: &Program, beside: &Beside, socket: &OwnedFd) -> Result<(), String> {
+    // Before anything of the container's: nothing of it ever runs outside its limits.
+    for door in &beside.doors {
+        fs::write(door, "0").map_err(|e| failed("join the container's cgroup", e))?;
+    }
+    take_limits(&program.process)?;
     umask(Mode::from_bits_truncate(0o022));
     check(|| {
         #[expect(unsafe_code, reason = "setns of several namespaces has no safe wrapper here")]
         // SAFETY: numbers only.
         unsafe {
-            libc::setns(INIT, plan.namespaces)
+            libc::setns(INIT, beside.namespaces)
         }
     })
     .map_err(|e| failed("enter the container's namespaces", e))?;
@@ -136,9 +147,10 @@ fn join(plan: &Plan, socket: &OwnedFd) -> Result<(), String> {
     unsafe {
         libc::close(INIT);
     }
-    match clone_beside().map_err(|e| failed("make a process in the container", e))? {
+    match clone_beside(0).map_err(|e| failed("make a process in the container", e))? {
         0 => {
-            let why = enter::become_the_containers(plan, socket);
+            let own_users = beside.namespaces & libc::CLONE_NEWUSER != 0;
+            let why = enter::beside(program, own_users, socket);
             report::failed(socket, &why);
         }
         pid => report::pid(socket, pid),
@@ -147,8 +159,8 @@ fn join(plan: &Plan, socket: &OwnedFd) -> Result<(), String> {
 }
 
 /// As fork, but the child is a sibling: the shim is its parent, and hears of its end.
-fn clone_beside() -> io::Result<c_int> {
-    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+pub(super) fn clone_beside(new: c_int) -> io::Result<c_int> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD | new;
     #[expect(unsafe_code, reason = "clone without a stack is fork")]
     // SAFETY: one thread; the child has a copy of everything, and goes on here.
     let got = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };

@@ -3,10 +3,13 @@
 
 use std::{io, os::unix::fs::MetadataExt as _};
 
-use super::join::words;
+use runtime::words;
 
-/// The path to execute.
-pub(super) fn find(name: &str, env: &[String]) -> Result<String, String> {
+/// The path to execute. The shim's own program is none, but for the path that the host has put it at.
+pub(super) fn find(name: &str, env: &[String], own: Option<&str>) -> Result<String, String> {
+    if own == Some(name) {
+        return Ok(name.to_owned());
+    }
     let refused = |why: &str| format!("exec: {name:?}: {why}");
     if name.contains('/') {
         return match executable(name) {
@@ -57,9 +60,9 @@ mod tests {
 
     #[test]
     fn a_program_is_found_along_the_path_and_told_about_in_gos_words() {
-        assert_eq!(find("sh", &env("/nowhere:/bin")), Ok("/bin/sh".to_owned()));
-        assert_eq!(find("/bin/sh", &[]), Ok("/bin/sh".to_owned()));
-        let told = |name, path| find(name, &env(path)).expect_err("is not found");
+        assert_eq!(find("sh", &env("/nowhere:/bin"), None), Ok("/bin/sh".to_owned()));
+        assert_eq!(find("/bin/sh", &[], None), Ok("/bin/sh".to_owned()));
+        let told = |name, path| find(name, &env(path), None).expect_err("is not found");
         assert_eq!(told("nope", "/bin"), "exec: \"nope\": executable file not found in $PATH");
         assert_eq!(told("", "/bin"), "exec: \"\": executable file not found in $PATH");
         assert_eq!(told("sh", ""), "exec: \"sh\": executable file not found in $PATH");
@@ -67,5 +70,6 @@ mod tests {
         assert_eq!(told("/etc", "/bin"), "exec: \"/etc\": permission denied");
         assert_eq!(told("/etc/passwd", "/bin"), "exec: \"/etc/passwd\": permission denied");
         assert_eq!(told("/proc/self/exe", "/bin"), "exec: \"/proc/self/exe\": permission denied");
+        assert_eq!(find("/proc/self/exe", &[], Some("/proc/self/exe")), Ok("/proc/self/exe".to_owned()));
     }
 }

@@ -6,13 +6,14 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg};
 
 use super::Outcome;
 
 const PID: u8 = b'P';
 const TERMINAL: u8 = b'T';
 const FAILED: u8 = b'E';
+const NOTED: u8 = b'N';
 /// Longest reason that is told.
 const MAX_BYTES: usize = 4096;
 
@@ -29,7 +30,7 @@ impl Told {
         match (self.failure, self.pid) {
             (Some(why), _) => Outcome::Refused(why),
             (None, Some(pid)) => Outcome::Started(pid, self.terminal),
-            (None, None) => Outcome::Refused("the container's namespaces could not be entered".to_owned()),
+            (None, None) => Outcome::Refused("its process ended before it was the container's".to_owned()),
         }
     }
 }
@@ -50,6 +51,22 @@ pub(super) fn failed(socket: &OwnedFd, why: &str) {
     let mut message = vec![FAILED];
     message.extend(why.bytes().take(MAX_BYTES - 1));
     send(socket, &message, None);
+}
+
+/// To the first process: its PID is written down, so that it will be found whatever becomes of the shim.
+pub(super) fn go(socket: &OwnedFd) {
+    send(socket, &[NOTED], None);
+}
+
+/// Waits for [`go`]. `false`: the shim has gone, and nobody would know of the process.
+pub(super) fn is_noted(socket: &OwnedFd) -> bool {
+    let mut byte = [0u8; 1];
+    loop {
+        match recv(socket.as_raw_fd(), &mut byte, MsgFlags::empty()) {
+            Err(nix::Error::EINTR) => {}
+            got => return got == Ok(1) && byte == [NOTED],
+        }
+    }
 }
 
 fn send(socket: &OwnedFd, message: &[u8], descriptor: Option<&OwnedFd>) {

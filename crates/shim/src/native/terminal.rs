@@ -17,11 +17,9 @@ use nix::{
     unistd::{Uid, fchown},
 };
 
-use super::{
-    document::Size,
-    join::{check, words},
-    report,
-};
+use runtime::words;
+
+use super::{document::Size, join::check, report};
 
 const MULTIPLEXER: &str = "/dev/pts/ptmx";
 /// `DEVPTS_SUPER_MAGIC`.

@@ -1,5 +1,5 @@
-//! Further processes in a running container, made by the OCI runtime and by the shim itself: whoever asks
-//! cannot tell which.
+//! Further processes in a running container, made by the OCI runtime and by the shim itself, also where the
+//! shim has started the container: whoever asks cannot tell which.
 
 use runtime::{
     ExecProcess, cgroup,
@@ -8,15 +8,19 @@ use runtime::{
 
 use crate::harness::{Container, container, until};
 
-/// Each test twice.
-macro_rules! by_both {
+/// Each test three times.
+macro_rules! by_all {
     ($($name:ident,)*) => {
         mod by_the_runtime { $(#[test] fn $name() { super::$name(super::ExecBy::Runtime); })* }
         mod by_the_shim { $(#[test] fn $name() { super::$name(super::ExecBy::Shim); })* }
+        mod in_what_the_shim_started {
+            use crate::harness::{StartBy, started_by};
+            $(#[test] fn $name() { started_by(StartBy::Shim, || super::$name(super::ExecBy::Shim)); })*
+        }
     };
 }
 
-by_both! {
+by_all! {
     output_and_code_come_back_and_the_record_is_there_at_the_end,
     input_of_an_exec_ends_with_its_client,
     a_missing_program_is_127_and_the_connection_lives_on,

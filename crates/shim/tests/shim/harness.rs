@@ -1,6 +1,7 @@
 //! A container of busybox in a temporary directory, and a client of its shim.
 
 use std::{
+    cell::Cell,
     fs,
     io::{Read as _, Write as _},
     net::Shutdown,
@@ -22,9 +23,36 @@ use runtime::{
     write_bundle,
 };
 
+pub(crate) use runtime::protocol::StartBy;
+
+use crate::users::Users;
+
 /// The shim as built for the tests, or the one of the environment, to measure a release build.
 pub(crate) fn shim_program() -> PathBuf {
     std::env::var_os("WHARFAGE_SHIM").unwrap_or_else(|| env!("CARGO_BIN_EXE_wharfage-shim").into()).into()
+}
+
+/// Each test twice: with containers that the OCI runtime starts, and with those the shim starts itself.
+macro_rules! started_by_both {
+    ($($name:ident,)*) => {
+        mod started_by_the_runtime {
+            $(#[test] fn $name() { crate::harness::started_by(runtime::protocol::StartBy::Runtime, super::$name) })*
+        }
+        mod started_by_the_shim {
+            $(#[test] fn $name() { crate::harness::started_by(runtime::protocol::StartBy::Shim, super::$name) })*
+        }
+    };
+}
+pub(crate) use started_by_both;
+
+thread_local! {
+    static STARTED_BY: Cell<StartBy> = const { Cell::new(StartBy::Runtime) };
+}
+
+/// Runs a test with containers that are started so. Those it makes in threads of its own are not.
+pub(crate) fn started_by(by: StartBy, test: impl FnOnce()) {
+    STARTED_BY.set(by);
+    test();
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +75,7 @@ pub(crate) struct Container {
     /// How long the shim took to be ready.
     pub(crate) spawned_in: Duration,
     dir: tempfile::TempDir,
+    _users: Option<Users>,
 }
 
 /// A program of the shell in a container.
@@ -82,6 +111,7 @@ pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Cont
             path: "/usr/sbin/runc".into(),
             root: dir.path().join("runc").to_string_lossy().into_owned(),
             exec: ExecBy::Runtime,
+            start: StartBy::Runtime,
         },
         log: Some(LogTarget { path: log.to_string_lossy().into_owned(), max_size_bytes: 0, max_files: 1 }),
         tty: false,
@@ -94,6 +124,15 @@ pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Cont
     };
     let mut recipe = Recipe { sandbox, config, rootfs, without_seccomp: false };
     change(&mut recipe);
+    let by_shim = STARTED_BY.get() == StartBy::Shim;
+    let users = (by_shim && recipe.sandbox.userns.is_none()).then(|| {
+        // What the shim starts is in a user namespace.
+        recipe.config.runtime.exec = ExecBy::Shim;
+        recipe.config.runtime.start = StartBy::Shim;
+        let users = Users::new();
+        users.own(&mut recipe);
+        users
+    });
     recipe.sandbox.tty = recipe.config.tty;
     recipe.sandbox.console_size = recipe.config.console_size;
     write_bundle(&bundle, &recipe.sandbox).expect("bundle");
@@ -108,7 +147,7 @@ pub(crate) fn container(argv: &[&str], change: impl FnOnce(&mut Recipe)) -> Cont
     let run_dir = RunDir::new(dir.path().join("run".repeat(20)).join("c".repeat(64)));
     fs::create_dir_all(run_dir.path()).expect("run directory");
     run_dir.write_config(&recipe.config).expect("configuration");
-    let mut container = Container { run_dir, bundle, log, cgroup_path, spawned_in: Duration::ZERO, dir };
+    let mut container = Container { run_dir, bundle, log, cgroup_path, spawned_in: Duration::ZERO, dir, _users: users };
     let begun = Instant::now();
     container.spawn_shim();
     container.spawned_in = begun.elapsed();
@@ -156,7 +195,11 @@ impl Container {
     }
 
     pub(crate) fn start(&self) -> Reply {
-        self.ask(&Request::Start { console_size: None })
+        let reply = self.ask(&Request::Start { console_size: None });
+        if STARTED_BY.get() == StartBy::Shim {
+            assert!(self.run_dir.is_started_by_shim(), "it was left to the runtime");
+        }
+        reply
     }
 
     pub(crate) fn attach(&self, stdin: bool) -> Connection {
@@ -234,6 +277,15 @@ impl Container {
 
     pub(crate) fn wait_exec_end(&self, id: &str) -> ExecRecord {
         until(|| self.run_dir.read_exec(id).expect("readable").filter(|r| !r.running))
+    }
+
+    /// What the container is called.
+    pub(crate) fn id(&self) -> &str {
+        self.cgroup_path.rsplit('/').next().expect("has an id")
+    }
+
+    pub(crate) fn tty(&self) -> bool {
+        self.run_dir.read_config().ok().flatten().is_some_and(|config| config.tty)
     }
 
     pub(crate) fn path(&self) -> &Path {

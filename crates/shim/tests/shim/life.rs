@@ -9,12 +9,30 @@ use nix::{
 };
 use runtime::{
     cgroup,
-    protocol::{Event, Failure, Reply, Request, Stage},
+    protocol::{Event, Failure, Reply, Request, Stage, StartBy},
 };
 
-use crate::harness::{container, shell, shim_program, until};
+use crate::harness::{container, shell, shim_program, started_by, started_by_both, until};
 
-#[test]
+started_by_both! {
+    the_exit_code_is_recorded_and_told,
+    after_goodbye_nothing_is_left,
+    a_missing_program_is_127_in_dockerds_words,
+    a_directory_as_program_is_126,
+    a_second_start_is_answered_like_the_first,
+    a_signal_reaches_the_first_process,
+    sigkill_is_137_and_a_signal_after_the_end_is_refused,
+    kill_all_ends_everything_in_it,
+    too_much_memory_is_told_as_such,
+    a_child_that_eats_the_memory_is_told_of_while_its_parent_lives,
+    a_late_subscriber_hears_what_was,
+    goodbye_is_refused_while_it_runs,
+    rubbish_is_answered_and_harms_nobody,
+    a_killed_shim_leaves_the_container_to_be_found,
+    a_second_shim_for_the_same_run_is_refused,
+    the_init_forwards_signals_reaps_and_ends_like_its_program,
+}
+
 fn the_exit_code_is_recorded_and_told() {
     let container = shell("exit 42");
     let record = container.run();
@@ -24,7 +42,6 @@ fn the_exit_code_is_recorded_and_told() {
     assert_eq!(container.run_dir.read_exit().expect("readable"), Some(record));
 }
 
-#[test]
 fn after_goodbye_nothing_is_left() {
     let container = shell("true");
     container.run();
@@ -33,21 +50,30 @@ fn after_goodbye_nothing_is_left() {
     until(|| kill(Pid::from_raw(pid), None).is_err().then_some(()));
     assert!(!container.run_dir.socket().exists() && !container.run_dir.pid_file().exists());
     assert!(!Path::new("/sys/fs/cgroup/memory").join(&container.cgroup_path[1..]).exists());
-    assert_eq!(std::fs::read_dir(container.path().join("runc")).expect("lists").count(), 0);
+    let runcs = std::fs::read_dir(container.path().join("runc"));
+    assert_eq!(runcs.map_or(0, Iterator::count), 0);
 }
 
 #[test]
 fn forty_short_ones_all_tell_their_end() {
     // A process can be gone before the runtime that started it is.
-    let threads: Vec<_> = (0..4)
-        .map(|_| thread::spawn(|| (0..10).map(|_| container(&["true"], |_| {}).run().exit_code).sum::<i32>()))
-        .collect();
-    for thread in threads {
-        assert_eq!(thread.join().expect("no test panics"), 0);
+    for by in [StartBy::Runtime, StartBy::Shim] {
+        let some = move || (0..10).map(|_| container(&["true"], |_| {}).run().exit_code).sum::<i32>();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                thread::spawn(move || {
+                    let mut codes = 0;
+                    started_by(by, || codes = some());
+                    codes
+                })
+            })
+            .collect();
+        for thread in threads {
+            assert_eq!(thread.join().expect("no test panics"), 0);
+        }
     }
 }
 
-#[test]
 fn a_missing_program_is_127_in_dockerds_words() {
     let container = container(&["nope"], |_| {});
     let Reply::Failed { failure, message, exit_code } = container.start() else { panic!("it started") };
@@ -62,7 +88,6 @@ fn a_missing_program_is_127_in_dockerds_words() {
     assert!(container.logged().is_empty(), "what runc prints is not the container's output");
 }
 
-#[test]
 fn a_directory_as_program_is_126() {
     let container = container(&["/etc"], |_| {});
     let Reply::Failed { exit_code, message, .. } = container.start() else { panic!("it started") };
@@ -77,7 +102,6 @@ fn a_runtime_that_is_not_there_is_an_answer_not_a_hang() {
     assert_eq!(container.wait_record().exit_code, 128);
 }
 
-#[test]
 fn a_second_start_is_answered_like_the_first() {
     let container = shell("sleep 60");
     let first = container.start();
@@ -85,7 +109,6 @@ fn a_second_start_is_answered_like_the_first() {
     assert_eq!(container.start(), first);
 }
 
-#[test]
 fn a_signal_reaches_the_first_process() {
     let container = shell("trap 'exit 9' USR1; echo up; while :; do sleep 0.05; done");
     let mut attached = container.attach(false);
@@ -95,7 +118,6 @@ fn a_signal_reaches_the_first_process() {
     assert_eq!(container.wait_record().exit_code, 9);
 }
 
-#[test]
 fn sigkill_is_137_and_a_signal_after_the_end_is_refused() {
     let container = shell("sleep 60");
     let mut events = container.subscribe();
@@ -106,7 +128,6 @@ fn sigkill_is_137_and_a_signal_after_the_end_is_refused() {
     assert_eq!(failure, Failure::NotRunning);
 }
 
-#[test]
 fn kill_all_ends_everything_in_it() {
     let container = shell("sleep 60 & sleep 60 & wait");
     let mut events = container.subscribe();
@@ -117,7 +138,6 @@ fn kill_all_ends_everything_in_it() {
     assert!(cgroup::pids_in(&container.cgroup_path).is_empty());
 }
 
-#[test]
 fn too_much_memory_is_told_as_such() {
     let container = container(&["sh", "-c", "exec tail /dev/zero"], |r| {
         r.sandbox.resources.memory_bytes = Some(MemoryBytes(32 << 20));
@@ -135,7 +155,6 @@ fn too_much_memory_is_told_as_such() {
     assert_eq!((record.exit_code, record.oom_killed, oom_event), (137, true, true));
 }
 
-#[test]
 fn a_child_that_eats_the_memory_is_told_of_while_its_parent_lives() {
     let container = container(&["sh", "-c", "while ! tail /dev/zero; do read -r again; done"], |r| {
         r.sandbox.resources.memory_bytes = Some(MemoryBytes(32 << 20));
@@ -161,7 +180,6 @@ fn a_child_that_eats_the_memory_is_told_of_while_its_parent_lives() {
     assert_eq!(container.ask(&Request::KillAll), Reply::Done);
 }
 
-#[test]
 fn a_late_subscriber_hears_what_was() {
     let container = shell("exit 3");
     container.run();
@@ -170,14 +188,12 @@ fn a_late_subscriber_hears_what_was() {
     assert_eq!((state.stage, state.pid, state.exit.map(|e| e.exit_code)), (Stage::Exited, None, Some(3)));
 }
 
-#[test]
 fn goodbye_is_refused_while_it_runs() {
     let container = shell("sleep 60");
     container.start();
     assert!(matches!(container.ask(&Request::Bye), Reply::Failed { failure: Failure::Conflict, .. }));
 }
 
-#[test]
 fn rubbish_is_answered_and_harms_nobody() {
     let container = shell("sleep 60");
     container.start();
@@ -190,7 +206,6 @@ fn rubbish_is_answered_and_harms_nobody() {
     assert_eq!(state.stage, Stage::Running);
 }
 
-#[test]
 fn a_killed_shim_leaves_the_container_to_be_found() {
     let container = shell("sleep 60");
     let Reply::Started { pid, .. } = container.start() else { panic!("not started") };
@@ -202,7 +217,6 @@ fn a_killed_shim_leaves_the_container_to_be_found() {
     cgroup::remove(&container.cgroup_path, Duration::from_secs(5)).expect("removes what was left");
 }
 
-#[test]
 fn a_second_shim_for_the_same_run_is_refused() {
     let container = shell("sleep 60");
     let out = container.run_dir.shim_command(&shim_program()).output().expect("runs");
@@ -210,7 +224,6 @@ fn a_second_shim_for_the_same_run_is_refused() {
     assert!(matches!(container.ask(&Request::State), Reply::State(_)));
 }
 
-#[test]
 fn the_init_forwards_signals_reaps_and_ends_like_its_program() {
     let script = "trap 'exit 5' TERM; (sleep 0.01 &); echo $$ up; while :; do sleep 0.05; done";
     let container = container(&["sh", "-c", script], |r| {

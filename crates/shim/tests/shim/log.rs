@@ -2,9 +2,16 @@
 
 use runtime::protocol::LogTarget;
 
-use crate::harness::{container, shell};
+use crate::harness::{container, shell, started_by_both};
 
-#[test]
+started_by_both! {
+    both_streams_are_logged_with_their_names,
+    the_last_byte_is_in_the_log_when_the_end_is_told,
+    a_log_is_bounded_by_rotation,
+    a_container_without_a_log_runs_and_logs_nothing,
+    a_log_on_a_full_disk_does_not_stop_the_container,
+}
+
 fn both_streams_are_logged_with_their_names() {
     let container = shell("echo out; echo err >&2; printf tail");
     container.run();
@@ -14,7 +21,6 @@ fn both_streams_are_logged_with_their_names() {
     assert!(container.logged()[0]["time"].as_str().expect("is text").ends_with('Z'));
 }
 
-#[test]
 fn the_last_byte_is_in_the_log_when_the_end_is_told() {
     let container = shell("seq 1 50000");
     container.run();
@@ -22,7 +28,6 @@ fn the_last_byte_is_in_the_log_when_the_end_is_told() {
     assert_eq!((logged.len(), &logged[49_999]["log"]), (50_000, &serde_json::json!("50000\n")));
 }
 
-#[test]
 fn a_log_is_bounded_by_rotation() {
     let container = container(&["seq", "1", "2000"], |r| {
         let path = r.config.log.as_ref().expect("has a log").path.clone();
@@ -36,7 +41,6 @@ fn a_log_is_bounded_by_rotation() {
     assert!(!container.log.with_file_name("c-json.log.2").exists());
 }
 
-#[test]
 fn a_container_without_a_log_runs_and_logs_nothing() {
     let container = container(&["echo", "x"], |r| r.config.log = None);
     let (out, _, record) = container.run_attached();
@@ -44,7 +48,6 @@ fn a_container_without_a_log_runs_and_logs_nothing() {
     assert!(!container.log.exists());
 }
 
-#[test]
 fn a_log_on_a_full_disk_does_not_stop_the_container() {
     let container = container(&["sh", "-c", "seq 1 1000; exit 6"], |r| {
         r.config.log = Some(LogTarget { path: "/dev/full".into(), max_size_bytes: 0, max_files: 1 });

@@ -4,9 +4,25 @@ use std::{thread, time::Duration};
 
 use runtime::protocol::{Reply, Request, Stage};
 
-use crate::harness::{container, shell, until};
+use crate::harness::{container, shell, started_by_both, until};
 
-#[test]
+started_by_both! {
+    a_client_attached_before_the_start_gets_every_byte,
+    the_record_is_there_when_the_stream_ends,
+    end_of_input_ends_cat_while_output_goes_on,
+    a_megabyte_of_input_comes_through_a_process_that_is_slow,
+    input_left_by_a_client_that_closed_is_not_lost,
+    without_stdin_once_input_stays_open_for_the_next,
+    without_stdin_input_is_at_its_end,
+    a_terminal_has_its_size_and_follows_it,
+    a_terminal_delivers_what_is_typed_and_interrupts,
+    clients_that_die_harm_nobody,
+    a_stalled_client_holds_the_container_back_for_a_while_then_is_cut,
+    a_slow_client_that_keeps_reading_loses_nothing,
+    an_attach_after_the_end_ends_at_once,
+    a_container_keeps_running_while_nobody_is_connected,
+}
+
 fn a_client_attached_before_the_start_gets_every_byte() {
     for _ in 0..5 {
         let container = shell("seq 1 20000; echo oops >&2");
@@ -20,7 +36,6 @@ fn a_client_attached_before_the_start_gets_every_byte() {
     }
 }
 
-#[test]
 fn the_record_is_there_when_the_stream_ends() {
     let container = shell("echo x");
     let attached = container.attach(false);
@@ -29,7 +44,6 @@ fn the_record_is_there_when_the_stream_ends() {
     assert_eq!(container.run_dir.read_exit().expect("readable").map(|r| r.exit_code), Some(0));
 }
 
-#[test]
 fn end_of_input_ends_cat_while_output_goes_on() {
     let container = container(&["sh", "-c", "cat; echo done"], |r| {
         r.config.open_stdin = true;
@@ -45,7 +59,6 @@ fn end_of_input_ends_cat_while_output_goes_on() {
     assert_eq!(container.wait_record().exit_code, 0);
 }
 
-#[test]
 fn a_megabyte_of_input_comes_through_a_process_that_is_slow() {
     let container = container(&["sh", "-c", "sleep 0.3; wc -c"], |r| {
         r.config.open_stdin = true;
@@ -58,7 +71,6 @@ fn a_megabyte_of_input_comes_through_a_process_that_is_slow() {
     assert_eq!(attached.read_frames().0.trim(), (1 << 20).to_string());
 }
 
-#[test]
 fn input_left_by_a_client_that_closed_is_not_lost() {
     let container = container(&["sh", "-c", "sleep 0.2; cat"], |r| {
         r.config.open_stdin = true;
@@ -72,7 +84,6 @@ fn input_left_by_a_client_that_closed_is_not_lost() {
     assert_eq!(container.logged()[0]["log"], "parting words\n");
 }
 
-#[test]
 fn without_stdin_once_input_stays_open_for_the_next() {
     let container = container(&["sh", "-c", "read a; read b; echo $a $b"], |r| r.config.open_stdin = true);
     container.start();
@@ -86,13 +97,11 @@ fn without_stdin_once_input_stays_open_for_the_next() {
     assert_eq!(second.read_frames().0, "one two\n");
 }
 
-#[test]
 fn without_stdin_input_is_at_its_end() {
     let container = shell("cat; echo end");
     assert_eq!(container.run_attached().0, "end\n");
 }
 
-#[test]
 fn a_terminal_has_its_size_and_follows_it() {
     let container = container(&["sh", "-c", "tty; stty size; read x; stty size"], |r| {
         r.config.tty = true;
@@ -109,7 +118,6 @@ fn a_terminal_has_its_size_and_follows_it() {
     assert!(rest.contains("50 132\r\n"), "{rest}");
 }
 
-#[test]
 fn a_terminal_delivers_what_is_typed_and_interrupts() {
     let container =
         container(&["sh", "-c", "trap 'echo caught; exit 4' INT; echo ready; while :; do sleep 0.05; done"], |r| {
@@ -124,7 +132,6 @@ fn a_terminal_delivers_what_is_typed_and_interrupts() {
     assert_eq!(container.wait_record().exit_code, 4);
 }
 
-#[test]
 fn clients_that_die_harm_nobody() {
     let container = shell("for i in $(seq 1 20); do echo line $i; sleep 0.02; done");
     let watching = container.attach(false);
@@ -136,7 +143,6 @@ fn clients_that_die_harm_nobody() {
     assert_eq!(watching.read_frames().0.lines().count(), 20);
 }
 
-#[test]
 fn a_stalled_client_holds_the_container_back_for_a_while_then_is_cut() {
     let container = shell("yes 0123456789012345678901234567890123456789 | head -c 8000000; echo done >&2");
     let stalled = container.attach(false);
@@ -151,7 +157,6 @@ fn a_stalled_client_holds_the_container_back_for_a_while_then_is_cut() {
     assert!(last == "done\n" || last.as_str().is_some_and(|l| l.starts_with("0123")), "the log has it all: {last}");
 }
 
-#[test]
 fn a_slow_client_that_keeps_reading_loses_nothing() {
     let container = shell("seq 1 600000");
     let attached = container.attach(false);
@@ -161,14 +166,12 @@ fn a_slow_client_that_keeps_reading_loses_nothing() {
     assert_eq!(out.lines().count(), 600_000);
 }
 
-#[test]
 fn an_attach_after_the_end_ends_at_once() {
     let container = shell("true");
     container.run();
     assert_eq!(container.attach(false).read_raw(), b"");
 }
 
-#[test]
 fn a_container_keeps_running_while_nobody_is_connected() {
     let container = shell("sleep 0.3; echo alone");
     container.start();

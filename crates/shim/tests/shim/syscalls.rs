@@ -5,7 +5,16 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use runtime::protocol::ExecBy;
 
-use crate::harness::{Container, container};
+use crate::harness::{Container, container, started_by_both};
+
+started_by_both! {
+    calls_that_break_out_fail_and_clone3_makes_libc_fall_back,
+    only_the_families_of_ordinary_programs_have_sockets,
+    a_new_user_namespace_by_clone_is_refused,
+    the_32_bit_abi_kills,
+    b15_every_system_call_has_the_result_that_was_reviewed,
+    b15_positive_control_without_the_filter_the_calls_get_through,
+}
 
 const EPERM: i32 = 1;
 const ENOSYS: i32 = 38;
@@ -66,7 +75,6 @@ fn codes_of(container: Container) -> Vec<(String, i32)> {
     out.lines().filter_map(parse).collect()
 }
 
-#[test]
 fn calls_that_break_out_fail_and_clone3_makes_libc_fall_back() {
     let table = [
         ("ptrace-free-getpid", 39, 0),
@@ -103,7 +111,6 @@ fn calls_that_break_out_fail_and_clone3_makes_libc_fall_back() {
     assert_eq!(got, want);
 }
 
-#[test]
 fn only_the_families_of_ordinary_programs_have_sockets() {
     let table: [(&str, u64, bool); 9] = [
         ("unix", 1, true),
@@ -123,13 +130,11 @@ fn only_the_families_of_ordinary_programs_have_sockets() {
     }
 }
 
-#[test]
 fn a_new_user_namespace_by_clone_is_refused() {
     let flags = 0x1000_0000 | 17;
     assert_eq!(codes(&[("clone-newuser".to_owned(), one_call(56, flags))]), [("clone-newuser".to_owned(), EPERM)]);
 }
 
-#[test]
 fn the_32_bit_abi_kills() {
     // mov eax, 20 (getpid); int 0x80; exit(0)
     let code = [0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
@@ -168,7 +173,6 @@ fn result_class(code: i32) -> &'static str {
 /// Every system call of x86-64 that Linux has, or had, or will have next: number, name, what happens.
 const TABLE: &str = include_str!("../golden/syscalls-x86_64.txt");
 
-#[test]
 fn b15_every_system_call_has_the_result_that_was_reviewed() {
     table_as(|container, _| {
         let (out, err, _) = container.run_attached();
@@ -218,7 +222,6 @@ pub(crate) fn table_as(run: impl FnOnce(&Container, &str) -> String) {
     expect_test::expect_file!["../golden/syscalls-x86_64.txt"].assert_eq(&(comments + &got));
 }
 
-#[test]
 fn b15_positive_control_without_the_filter_the_calls_get_through() {
     let calls = [("unshare", 272), ("keyctl", 250), ("io_uring_setup", 425), ("process_vm_writev", 311), ("kcmp", 312)];
     let programs: Vec<_> = calls.iter().map(|(name, nr)| ((*name).to_owned(), probing_call(*nr))).collect();

@@ -7,7 +7,7 @@
 //!             ─▶ bundle (config.json, no sync)
 //!             ─▶ shim: fork, exec, socket bound (one process)
 //!             ─▶ attach streams that waited, subscription: a write and a read each, local
-//!             ─▶ Start: the runtime's own time (runc: about 30 ms)
+//!             ─▶ Start: the shim's own time (about 5 ms), or the runtime's (runc: about 30 ms)
 //!             ─▶ report
 //! ```
 //! Four local round trips (netd, attach, subscribe, start) and one to the scheduler. No timer, no poll.
@@ -348,6 +348,7 @@ fn shim_config(task: &Task, run: u32, restart: u32) -> Result<ShimConfig, Refusa
             name,
             path: text(path),
             exec: task.host.config.exec_by,
+            start: task.host.config.start_by,
         },
         log: spec.log.keep.then(|| LogTarget {
             path: text(places.log_file(&task.id)),
