@@ -7,8 +7,10 @@ set -eu
 run="postgresql:/usr/lib/postgresql redis-server:/usr/bin/redis-server runc:/usr/sbin/runc nftables:/usr/sbin/nft
      iproute2:/usr/sbin/ip docker-registry:/usr/bin/docker-registry skopeo:/usr/bin/skopeo
      busybox-static:/bin/busybox ca-certificates:/etc/ssl/certs/ca-certificates.crt gcc:/usr/bin/gcc libc6-dev:/usr/include/stdlib.h"
-# crun and runsc: what the host makes of runtimes that do not work everywhere.
-test="jq:/usr/bin/jq curl:/usr/bin/curl procps:/usr/bin/pgrep crun:/usr/bin/crun runsc:/usr/bin/runsc"
+# crun and runsc: what the host makes of runtimes that do not work everywhere. buildah and podman: other
+# clients of the registry; neither runs anything.
+test="jq:/usr/bin/jq curl:/usr/bin/curl procps:/usr/bin/pgrep crun:/usr/bin/crun runsc:/usr/bin/runsc
+      buildah:/usr/bin/buildah podman:/usr/bin/podman"
 bench="docker.io:/usr/sbin/dockerd"
 
 wanted="$run"
