@@ -23,10 +23,10 @@ done
 
 $wharfage down >/dev/null 2>&1 || true
 api() { curl --fail --silent --show-error -H "Authorization: Bearer $WHARFAGE_ADMIN_TOKEN" -H 'Content-Type: application/json' "$WHARFAGE_URL/api/v1/$1" -d "$2"; }
-# A project that nobody used before; prints a token for it.
+# A project that nobody used before, of a tenant with this name; prints a token for it.
 project() {
     local tenant project
-    tenant=$(api tenants "{\"name\": \"compat-$1-$(date +%s)\"}" | jq -r .id)
+    tenant=$(api tenants "{\"name\": \"$1\"}" | jq -r .id)
     project=$(api "tenants/$tenant/projects" '{"name": "compat"}' | jq -r .id)
     api "projects/$project/tokens" '{"label": "compat"}' | jq -r .secret
 }
@@ -39,7 +39,10 @@ for suite in "${suites[@]}"; do
     # What a client keeps at home (docker-py's contexts) is of this run alone, too.
     rm -rf "$COMPAT_DIR/home" "$COMPAT_DIR/cli" && mkdir -p "$COMPAT_DIR/home/.docker" "$COMPAT_DIR/cli"
     echo '{}' > "$COMPAT_DIR/home/.docker/config.json"
-    WHARFAGE_TOKEN=$(project "$suite")
+    tenant="compat-$suite-$(date +%s)"
+    WHARFAGE_TOKEN=$(project "$tenant")
+    # Where its repositories are in the hosted registry.
+    export COMPAT_NAMESPACE="$tenant/compat"
     export WHARFAGE_TOKEN DOCKER_CONFIG="$COMPAT_DIR/cli"
     jq -n '{HttpHeaders: {Authorization: ("Bearer " + env.WHARFAGE_TOKEN)}}' > "$DOCKER_CONFIG/config.json"
     for image in $("tests/compat/$suite.sh" images); do docker pull --quiet "$image" >/dev/null; done
