@@ -75,7 +75,12 @@ impl fmt::Display for Explanation {
             let which = match rejection {
                 Rejection::LacksVolume => several("volume", &self.volumes),
                 Rejection::LacksJoined => joined(&self.joined),
-                _ => None,
+                Rejection::Down
+                | Rejection::Paused
+                | Rejection::LacksRuntime
+                | Rejection::ContainersFull
+                | Rejection::LacksCpu
+                | Rejection::LacksMemory => None,
             };
             if let Some(which) = which {
                 write!(f, " {which}")?;
