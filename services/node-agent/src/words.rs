@@ -30,15 +30,14 @@ impl Host {
 
     /// The event with its text as a tenant may read it.
     pub(crate) fn told_event(&self, id: &ContainerId, event: Event) -> Event {
-        match event {
-            Event::Exited { mut exit, started_at } if !exit.error.is_empty() => {
-                exit.error = self.told(id, &exit.error);
-                Event::Exited { exit, started_at }
-            }
-            Event::PrepareFailed(why) => Event::PrepareFailed(self.told(id, &why)),
-            Event::Undermined(why) => Event::Undermined(self.told(id, &why)),
-            other => other,
+        let mut event = event;
+        if let Event::Exited { exit: Exit { error: text, .. }, .. }
+        | Event::PrepareFailed(text)
+        | Event::Undermined(text) = &mut event
+        {
+            *text = self.told(id, text);
         }
+        event
     }
 }
 

@@ -59,7 +59,7 @@ async fn a_list_that_was_read_before_tells_every_change_since() {
         match step {
             0 => assert!(tx.rename_container(&id("a1"), &"web".parse().expect("name")).await.expect("asked")),
             1 => assert_eq!(tx.want_running(&id("a2")).await, Ok(1)),
-            2 => assert_eq!(tx.reserve_ports(host, &id("a2"), 1, &[port.clone()]).await, Ok(vec![])),
+            2 => assert_eq!(tx.reserve_ports(host, &id("a2"), 1, std::slice::from_ref(&port)).await, Ok(vec![])),
             3 => tx.free_ports(&id("a2")).await.expect("freed"),
             4 => sqlx::query("UPDATE containers SET host_id = $1, observed_phase = 3, pid = 7 WHERE id = $2")
                 .bind(host.0)

@@ -130,10 +130,10 @@ impl<R: Read> Read for Bounded<R> {
 /// What the sender is to blame for, as that; what the connection or the disk is, as it is.
 fn about(name: &str, error: io::Error) -> io::Error {
     use io::ErrorKind::{ConnectionAborted, Interrupted, TimedOut, UnexpectedEof};
-    match error.kind() {
-        ConnectionAborted | Interrupted | TimedOut | UnexpectedEof => error,
-        _ => io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {error}")),
+    if matches!(error.kind(), ConnectionAborted | Interrupted | TimedOut | UnexpectedEof) {
+        return error;
     }
+    io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {error}"))
 }
 
 #[cfg(test)]
