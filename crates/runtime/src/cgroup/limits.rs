@@ -93,7 +93,7 @@ impl Limits {
         }
         let limits: Self = serde_json::from_value(document.clone()).ok()?;
         let mut rules = limits.devices.as_deref().unwrap_or_default().iter();
-        let denies = rules.next().is_none_or(DeviceRule::denies_all);
+        let denies = rules.next().is_none_or(|first| first.denies_all() && Path::new(ROOT).join("devices").is_dir());
         (denies && rules.all(|rule| rule.allowed().is_some())).then_some(limits)
     }
 
