@@ -279,14 +279,11 @@ fn with_settings_of_the_kernel_and_no_ipc_it_is_alike() {
 /// The whole answer to a start that is refused.
 fn refusal(start: StartBy, change: &dyn Fn(&mut Recipe)) -> (String, Option<i32>) {
     let container = by(start, change);
-    match container.start() {
-        Reply::Failed { message, exit_code, .. } => {
-            let own = container.path().to_string_lossy().into_owned();
-            assert_eq!(runtime::cgroup::parts(&container.cgroup_path), 0, "its cgroup is left");
-            (message.replace(&own, "OWN").replace(container.id(), "ID"), exit_code)
-        }
-        other => panic!("{other:?}"),
-    }
+    let reply = container.start();
+    let Reply::Failed { message, exit_code, .. } = reply else { panic!("{reply:?}") };
+    assert_eq!(runtime::cgroup::parts(&container.cgroup_path), 0, "its cgroup is left");
+    let own = container.path().to_string_lossy().into_owned();
+    (message.replace(&own, "OWN").replace(container.id(), "ID"), exit_code)
 }
 
 #[test]
@@ -337,4 +334,21 @@ fn what_cannot_be_started_is_refused_in_the_same_words() {
         };
         assert_eq!(words(&runc.0), words(&shim.0));
     }
+}
+
+#[test]
+fn a_limit_of_one_process_is_kept_and_lets_the_one_run() {
+    let users = Users::new();
+    let container = container(&[], |r| {
+        r.config.runtime.exec = ExecBy::Shim;
+        r.config.runtime.start = StartBy::Shim;
+        users.own(r);
+        r.sandbox.resources.pids_limit = Some(1);
+        r.sandbox.argv = ["sh", "-c", "read limit </sys/fs/cgroup/pids/pids.max; echo $limit; (:) && echo forked"]
+            .map(str::to_owned)
+            .to_vec();
+    });
+    let (out, _, _) = container.run_attached();
+    assert!(container.run_dir.is_started_by_shim());
+    assert_eq!(out, "1\n");
 }
