@@ -42,8 +42,13 @@ fn tests_that_are() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for path in sources() {
         let text = fs::read_to_string(&path).expect("text");
-        let mut after_mark = false;
+        let (mut after_mark, mut in_list) = (false, false);
         for line in text.lines().map(str::trim) {
+            // Tests that are run in two ways are listed once for both.
+            in_list = line == "started_by_both! {" || (in_list && line != "}");
+            if let Some(name) = line.strip_suffix(',').filter(|_| in_list) {
+                names.insert(name.to_owned());
+            }
             if line.starts_with("#[") {
                 after_mark |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
             } else if let Some((_, name)) = line.split_once("fn ") {

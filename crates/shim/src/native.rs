@@ -91,10 +91,16 @@ struct Beside {
 pub(crate) struct Underway {
     /// PID of the stand-in.
     pub(crate) pid: u32,
-    /// It waits until its PID has been noted.
-    waits: bool,
+    /// It waits until its PID has been noted, and the number of processes bounded.
+    waits: Option<Bounds>,
     socket: OwnedFd,
     told: Told,
+}
+
+/// How many processes the container may have, and where.
+struct Bounds {
+    cgroup_path: String,
+    limits: cgroup::Limits,
 }
 
 /// How a process began, or did not.
@@ -169,7 +175,10 @@ impl Plan {
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 let pid = u32::try_from(child.as_raw()).unwrap_or(0);
-                let waits = matches!(self.way, Way::First(_));
+                let waits = match self.way {
+                    Way::First(sandbox) => Some(Bounds { cgroup_path: sandbox.cgroup_path, limits: sandbox.limits }),
+                    Way::Beside(_) => None,
+                };
                 Ok(Underway { pid, waits, socket: ours, told: Told::default() })
             }
             ForkResult::Child => join::stand_in(&self, streams, theirs),
@@ -184,11 +193,14 @@ impl Underway {
         loop {
             match report::receive(&self.socket, &mut self.told) {
                 Ok(true) => {
-                    let Some(pid) = self.told.pid.filter(|_| std::mem::take(&mut self.waits)) else { continue };
-                    match note(pid) {
+                    let Some((pid, bounds)) = self.told.pid.and_then(|pid| Some((pid, self.waits.take()?))) else {
+                        continue;
+                    };
+                    let noted = || note(pid).map_err(|e| format!("note its PID: {}", runtime::words(&e)));
+                    match bounds.apply().and_then(|()| noted()) {
                         Ok(()) => report::go(&self.socket),
                         // It ends when the socket does.
-                        Err(e) => return Some(Outcome::Refused(format!("note its PID: {}", runtime::words(&e)))),
+                        Err(why) => return Some(Outcome::Refused(why)),
                     }
                 }
                 Ok(false) => return Some(std::mem::take(&mut self.told).outcome()),
@@ -203,6 +215,13 @@ impl Underway {
     /// PIDs to kill if it takes too long.
     pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
         [Some(self.pid), self.told.pid].into_iter().flatten()
+    }
+}
+
+impl Bounds {
+    fn apply(&self) -> Result<(), String> {
+        let applied = self.limits.apply_processes(&self.cgroup_path);
+        applied.map_err(|e| format!("unable to apply cgroup configuration: {e}"))
     }
 }
 

@@ -24,7 +24,8 @@ pub fn hierarchies() -> Vec<String> {
     names
 }
 
-/// Makes the group, empty and limited, and returns where a process is put into it.
+/// Makes the group, empty and limited, and returns where a process is put into it. The number of processes
+/// is for [`Limits::apply_processes`] to bound, once the first is there.
 ///
 /// # Errors
 /// There is one with processes in it, or the kernel refuses; what was made stays for `remove`.
@@ -41,7 +42,7 @@ pub fn create(cgroup_path: &str, limits: &Limits) -> Result<Vec<PathBuf>, String
         doors.push(dir.join("cgroup.procs"));
     }
     limits.apply_devices(cgroup_path)?;
-    limits.apply(cgroup_path)?;
+    limits.apply_amounts(cgroup_path)?;
     Ok(doors)
 }
 

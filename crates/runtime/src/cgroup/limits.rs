@@ -93,7 +93,7 @@ impl Limits {
         }
         let limits: Self = serde_json::from_value(document.clone()).ok()?;
         let mut rules = limits.devices.as_deref().unwrap_or_default().iter();
-        let denies = rules.next().is_none_or(DeviceRule::denies_all);
+        let denies = rules.next().is_none_or(|first| first.denies_all() && Path::new(ROOT).join("devices").is_dir());
         (denies && rules.all(|rule| rule.allowed().is_some())).then_some(limits)
     }
 
@@ -102,14 +102,28 @@ impl Limits {
     /// # Errors
     /// The kernel refuses, in the words of runc.
     pub fn apply(&self, cgroup_path: &str) -> Result<(), String> {
+        self.apply_amounts(cgroup_path)?;
+        self.apply_processes(cgroup_path)
+    }
+
+    /// Bounds the number of processes alone: who makes a first one counts beside it, and is let go first.
+    ///
+    /// # Errors
+    /// The kernel refuses, in the words of runc.
+    pub fn apply_processes(&self, cgroup_path: &str) -> Result<(), String> {
+        let group = Group { inner: cgroup_path.trim_start_matches('/') };
+        // Nought is "as it is" for runc.
+        let limit = self.pids.limit.filter(|limit| *limit != 0);
+        group.write_some("pids/pids.max", limit.map(or_max))
+    }
+
+    /// All but the number of processes.
+    pub(super) fn apply_amounts(&self, cgroup_path: &str) -> Result<(), String> {
         let group = Group { inner: cgroup_path.trim_start_matches('/') };
         self.memory(&group)?;
         group.write_some("cpuset/cpuset.cpus", self.cpu.cpus.as_ref().filter(|cpus| !cpus.is_empty()))?;
         group.write_some("cpuset/cpuset.mems", self.cpu.mems.as_ref().filter(|mems| !mems.is_empty()))?;
         self.cpu(&group)?;
-        // Nought is "as it is" for runc.
-        let pids = self.pids.limit.filter(|limit| *limit != 0);
-        group.write_some("pids/pids.max", pids.map(or_max))?;
         let weight = self.block_io.weight.filter(|weight| *weight != 0);
         let own = group.path("blkio/blkio.weight").exists();
         group.write_some(if own { "blkio/blkio.weight" } else { "blkio/blkio.bfq.weight" }, weight)

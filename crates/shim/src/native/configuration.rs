@@ -86,7 +86,6 @@ impl std::fmt::Display for Kernels {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sysctl {
-    pub(super) key: String,
     /// Relative to procfs.
     pub(super) path: PathBuf,
     pub(super) value: String,
@@ -293,7 +292,7 @@ fn sysctl((key, value): (String, String)) -> Option<Sysctl> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let named = key.split('.').all(|part| !part.is_empty() && part.chars().all(plain));
     let path = Path::new("sys").join(key.replace('.', "/"));
-    (own && named).then_some(Sysctl { key, path, value })
+    (own && named).then_some(Sysctl { path, value })
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ fn first(program: &Program, sandbox: &Sandbox, brought: Brought, socket: &OwnedF
     if sandbox.network.is_none() {
         raise_loopback().map_err(|e| failed("bring up the loopback device", &e))?;
     }
-    let furnished: Furnished = furnish(sandbox, brought, program.process.terminal).map_err(during_init)?;
+    let furnished: Furnished = furnish(sandbox, brought, &program.process).map_err(during_init)?;
     if !sandbox.hostname.is_empty() {
         sethostname(&sandbox.hostname).map_err(|e| failed("sethostname", &e.into()))?;
     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, open, openat},
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::{FileStat, Mode, SFlag, fstat, major, minor},
@@ -18,6 +19,7 @@ use runtime::words;
 
 use super::{
     configuration::{Kernels, Kind, Mount, Sandbox},
+    document::Process,
     join::check,
     mounts,
     places::{self, Place, Shape},
@@ -103,7 +105,8 @@ fn about(mount: &Mount, why: &str) -> String {
 
 /// Makes the brought root this process's, and everything in it. This process is the first of new
 /// namespaces of processes, mounts, IPC and cgroups, and root of their user namespace.
-pub(super) fn furnish(sandbox: &Sandbox, brought: Brought, terminal: bool) -> Result<Furnished, String> {
+pub(super) fn furnish(sandbox: &Sandbox, brought: Brought, process: &Process) -> Result<Furnished, String> {
+    let (terminal, cwd) = (process.terminal, process.cwd.as_str());
     // The kernel gives these two to who can see the host's, so they are made before the host's are left.
     let proc = made(&sandbox.mounts[0], "proc")?;
     let sys = made(&sandbox.mounts[3], "sysfs")?;
@@ -126,11 +129,16 @@ pub(super) fn furnish(sandbox: &Sandbox, brought: Brought, terminal: bool) -> Re
             Kind::Tmpfs => tmpfs(mount, &root, &dev),
             Kind::Bind => bind.map_or(Ok(()), |(copy, shape)| {
                 let place = places::of_tenant(&root, &mount.at, shape, &dev)?;
-                mounts::attach(&copy, &place.fd).map_err(|e| failed(&format!("mount {}", mount.at.display()), &e))
+                let fits =
+                    fstat(&place.fd).is_ok_and(|stat| places::is_directory(&stat) == (shape == Shape::Directory));
+                // What the kernel calls invalid has another name for those who mount by path.
+                let attached = if fits { mounts::attach(&copy, &place.fd) } else { Err(Errno::ENOTDIR.into()) };
+                attached.map_err(|e| failed(&format!("mount {}:{}", mount.source, mount.at.display()), &e))
             }),
         };
         done.map_err(|e| about(mount, &e))?;
     }
+    places::make_directory(&root, Path::new(cwd))?;
     set(&sandbox.sysctls, &proc)?;
     wall_off(sandbox, &proc, &sys, &dev)?;
     if sandbox.read_only {
@@ -225,13 +233,11 @@ fn tmpfs(mount: &Mount, root: &OwnedFd, dev: &OwnedFd) -> Result<(), String> {
 /// Through the procfs that was just made, whatever lies over it.
 fn set(sysctls: &[super::configuration::Sysctl], proc: &OwnedFd) -> Result<(), String> {
     for sysctl in sysctls {
-        let key = &sysctl.key;
         let at = format!("/proc/{}", sysctl.path.display());
         let opened = places::within(proc, &sysctl.path, OFlag::O_WRONLY)
             .and_then(|file| file.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)));
-        let file = opened.map_err(|e| failed(&format!("open sysctl {key} file: open {at}"), &e))?;
-        write(&file, sysctl.value.as_bytes())
-            .map_err(|e| failed(&format!("failed to write sysctl {key} = {}: write {at}", sysctl.value), &e.into()))?;
+        let file = opened.map_err(|e| failed(&format!("open {at}"), &e))?;
+        write(&file, sysctl.value.as_bytes()).map_err(|e| failed(&format!("write {at}"), &e.into()))?;
     }
     Ok(())
 }

@@ -63,6 +63,19 @@ pub(super) fn of_tenant(root: &OwnedFd, at: &Path, shape: Shape, dev: &OwnedFd) 
     Err(format!("mkdir {text}: its links keep changing"))
 }
 
+/// The directory a process shall begin in, made if it is not there; it enters it by itself.
+pub(super) fn make_directory(root: &OwnedFd, at: &Path) -> Result<(), String> {
+    let refused = |e: Errno| format!("mkdir {}: {}", at.display(), runtime::words(&io::Error::from(e)));
+    match std::fs::metadata(at) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(refused(Errno::ENOTDIR)),
+        Err(_) => {
+            let end = runtime::root::resolve(root, &at.to_string_lossy()).map_err(|e| e.to_string())?;
+            walk(root, &end, Shape::Directory).map(drop).map_err(refused)
+        }
+    }
+}
+
 /// The place of one of the kernel's file systems: no link leads to it.
 pub(super) fn of_kernel(dir: &impl AsFd, name: &str) -> io::Result<OwnedFd> {
     match step(dir, name) {

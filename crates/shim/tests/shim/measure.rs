@@ -13,7 +13,7 @@ use runtime::{
     protocol::{Reply, Request},
 };
 
-use crate::harness::{Recipe, container, shell};
+use crate::harness::{Recipe, StartBy, container, shell, started_by};
 
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
@@ -51,8 +51,13 @@ fn measure_start() {
         println!("{what}: shim ready {spawned:?}, start {started:?}, until exit told {exited:?}, until bye {gone:?}");
     };
     println!("runc run --detach by itself: {:?}", runtime_alone());
-    report("default profile", rounds(|_| {}));
-    report("without seccomp", rounds(|r| r.without_seccomp = true));
+    for (who, by) in [("runc", StartBy::Runtime), ("the shim", StartBy::Shim)] {
+        started_by(by, || {
+            report(&format!("by {who}, default profile"), rounds(|_| {}));
+            report(&format!("by {who}, without seccomp"), rounds(|r| r.without_seccomp = true));
+        });
+    }
+    started_by(StartBy::Runtime, || ());
     let container = shell("sleep 60");
     container.start();
     let mut times = Vec::new();

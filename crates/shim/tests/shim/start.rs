@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::fs::chown,
+    os::unix::fs::{PermissionsExt as _, chown},
 };
 
 use model::{MemoryBytes, NanoCpus, SecuritySpec, TmpfsMount, Ulimit};
@@ -268,9 +268,87 @@ fn with_settings_of_the_kernel_and_no_ipc_it_is_alike() {
         r.sandbox.sysctls = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         r.sandbox.ipc = model::IpcMode::None;
         r.sandbox.hostname = "other".into();
+        r.sandbox.cwd = "/made/for/it".into();
     });
-    for line in ["77", "12345", "other"] {
+    for line in ["77", "12345", "other", "/made/for/it"] {
         has(&facts, line);
     }
     assert!(!facts.iter().any(|fact| fact.contains("/dev/shm")));
+}
+
+/// The whole answer to a start that is refused.
+fn refusal(start: StartBy, change: &dyn Fn(&mut Recipe)) -> (String, Option<i32>) {
+    let container = by(start, change);
+    let reply = container.start();
+    let Reply::Failed { message, exit_code, .. } = reply else { panic!("{reply:?}") };
+    assert_eq!(runtime::cgroup::parts(&container.cgroup_path), 0, "its cgroup is left");
+    let own = container.path().to_string_lossy().into_owned();
+    (message.replace(&own, "OWN").replace(container.id(), "ID"), exit_code)
+}
+
+#[test]
+fn what_cannot_be_started_is_refused_in_the_same_words() {
+    let users = Users::new();
+    let argv =
+        |argv: &'static [&str]| move |r: &mut Recipe| r.sandbox.argv = argv.iter().map(|a| (*a).to_owned()).collect();
+    let cwd = |cwd: &'static str| move |r: &mut Recipe| r.sandbox.cwd = cwd.into();
+    let program = |r: &mut Recipe| {
+        fs::write(r.rootfs.join("bin/text"), "\u{1}\u{2}").expect("writes");
+        fs::set_permissions(r.rootfs.join("bin/text"), fs::Permissions::from_mode(0o755)).expect("permissions");
+        fs::write(r.rootfs.join("bin/no"), "").expect("writes");
+    };
+    let volume = |path: &'static str| {
+        move |r: &mut Recipe| {
+            let source = r.rootfs.with_file_name("volume");
+            fs::create_dir(&source).expect("creates");
+            r.sandbox.volumes = vec![BindMount { source, path: path.into(), read_only: false }];
+        }
+    };
+    type Change<'a> = Box<dyn Fn(&mut Recipe) + 'a>;
+    let cases: Vec<(i32, Change<'_>)> = vec![
+        (127, Box::new(argv(&["nope"]))),
+        (127, Box::new(argv(&["/no/pe"]))),
+        (127, Box::new(argv(&[""]))),
+        (126, Box::new(argv(&["/etc"]))),
+        (126, Box::new(argv(&["/etc/passwd"]))),
+        (127, Box::new(argv(&["no"]))),
+        (126, Box::new(cwd("/etc/passwd"))),
+        (128, Box::new(|r: &mut Recipe| r.sandbox.sysctls = [("net.core.somaxconn".into(), "no".into())].into())),
+        (127, Box::new(|r: &mut Recipe| r.sandbox.sysctls = [("net.core.nothing".into(), "1".into())].into())),
+        (128, Box::new(|r: &mut Recipe| r.sandbox.resources.cpuset_cpus = Some("500".into()))),
+        (126, Box::new(volume("/etc/passwd"))),
+        (126, Box::new(volume("/etc/passwd/below"))),
+    ];
+    for (code, case) in cases {
+        let change = |r: &mut Recipe| {
+            program(r);
+            case(r);
+            users.own(r);
+        };
+        let (runc, shim) = (refusal(StartBy::Runtime, &change), refusal(StartBy::Shim, &change));
+        assert_eq!((runc.1, shim.1), (Some(code), Some(code)), "{} {}", runc.0, shim.0);
+        // Of a mount that does not fit, runc tells the numbers of its descriptors.
+        let words = |message: &str| match message.split_once(" to rootfs at ") {
+            Some((head, tail)) => format!("{head} {}", tail.rsplit(": ").nth(1).unwrap_or_default()),
+            None => message.to_owned(),
+        };
+        assert_eq!(words(&runc.0), words(&shim.0));
+    }
+}
+
+#[test]
+fn a_limit_of_one_process_is_kept_and_lets_the_one_run() {
+    let users = Users::new();
+    let container = container(&[], |r| {
+        r.config.runtime.exec = ExecBy::Shim;
+        r.config.runtime.start = StartBy::Shim;
+        users.own(r);
+        r.sandbox.resources.pids_limit = Some(1);
+        r.sandbox.argv = ["sh", "-c", "read limit </sys/fs/cgroup/pids/pids.max; echo $limit; (:) && echo forked"]
+            .map(str::to_owned)
+            .to_vec();
+    });
+    let (out, _, _) = container.run_attached();
+    assert!(container.run_dir.is_started_by_shim());
+    assert_eq!(out, "1\n");
 }
