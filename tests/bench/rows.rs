@@ -27,11 +27,37 @@ pub(crate) struct Scale {
     pub(crate) log_mb: u64,
     /// Images that are pulled, unpacked and run.
     pub(crate) cold: usize,
+    /// Rounds of what takes a registry seconds.
+    pub(crate) registry_rounds: usize,
+    /// Bytes of an image that is pushed.
+    pub(crate) image_bytes: usize,
+    /// Blobs that are pushed, of little each.
+    pub(crate) small_blobs: usize,
 }
 
 impl Scale {
-    pub(crate) const FULL: Self = Self { rounds: 20, starts: 200, watched: 200, listed: 1_000, log_mb: 20, cold: 5 };
-    pub(crate) const QUICK: Self = Self { rounds: 5, starts: 40, watched: 20, listed: 300, log_mb: 8, cold: 3 };
+    pub(crate) const FULL: Self = Self {
+        rounds: 20,
+        starts: 200,
+        watched: 200,
+        listed: 1_000,
+        log_mb: 20,
+        cold: 5,
+        registry_rounds: 5,
+        image_bytes: 1 << 30,
+        small_blobs: 2_000,
+    };
+    pub(crate) const QUICK: Self = Self {
+        rounds: 5,
+        starts: 40,
+        watched: 20,
+        listed: 300,
+        log_mb: 8,
+        cold: 3,
+        registry_rounds: 3,
+        image_bytes: 256 << 20,
+        small_blobs: 500,
+    };
 }
 
 /// A measurement.

@@ -2,13 +2,16 @@
 
 mod connection;
 mod endless;
+mod file;
 mod layers;
 mod listen;
 mod ops;
 mod peer;
+mod sending;
 mod server;
 
 pub use endless::Endless;
+pub use file::file_body;
 pub(crate) use layers::Observer;
 pub use layers::only;
 pub use listen::Listen;

@@ -69,6 +69,14 @@ pub fn blob_path(digest: &Digest) -> String {
     format!("{BLOBS}/{digest}")
 }
 
+/// Where a blob's file is below image-svc's directory: `blobs/sha256/ab/<hex>`. Sharded by the first byte, so
+/// that no directory grows without bound. Such a file is whole, and never changes; it may be gone any time.
+#[must_use]
+pub fn blob_file(digest: &Digest) -> String {
+    let hex = digest.hex();
+    format!("blobs/{}/{}/{hex}", digest.algorithm().as_str(), &hex[..2])
+}
+
 /// Path of an upload.
 #[must_use]
 pub fn upload_path(id: UploadId) -> String {
@@ -164,6 +172,18 @@ impl Refusal {
     #[must_use]
     pub fn name_unknown() -> Self {
         Self::new(Code::NameUnknown, "repository name not known to registry")
+    }
+
+    /// The repository does not link such a blob, whoever else does.
+    #[must_use]
+    pub fn blob_unknown() -> Self {
+        Self::new(Code::BlobUnknown, "blob unknown to registry")
+    }
+
+    /// The repository has no such manifest.
+    #[must_use]
+    pub fn manifest_unknown() -> Self {
+        Self::new(Code::ManifestUnknown, "manifest unknown to registry")
     }
 
     /// The error body.

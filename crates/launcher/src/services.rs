@@ -102,6 +102,8 @@ pub(crate) fn control_plane(layout: &Layout, addresses: &Addresses) -> Result<Ve
         .set("REDIS__URL", redis_url(layout))
         .set("_SCHEDULER", format!("https://{}", at(layout.scheduler_port())))
         .set("_IMAGE", format!("https://{}", at(layout.image_port())))
+        // One machine: blobs are sent from where image-svc keeps them.
+        .file("REGISTRY__BLOBS_DIR", &layout.state.join("images"))
         .set("COMMON__OPS_LISTEN", format!("127.0.0.1:{}", Layout::ops_port(layout.gateway_port())))
         .inherit(&["RATE_LIMIT__PER_SECOND", "RATE_LIMIT__BURST"]);
     fs::create_dir_all(layout.state.join("images"))?;

@@ -44,7 +44,7 @@ impl FromStr for RepositoryName {
 }
 
 /// What a manifest is asked for by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ManifestReference {
     /// A tag.
     Tag(String),

@@ -50,8 +50,8 @@ pub use policy::{PolicyChange, ProjectPolicy, docker_socket_is_off};
 pub use projects::{NewProject, Project};
 pub use purge::{EVENTS_KEPT, Purged, REMOVED_KEPT};
 pub use registry::{
-    ManifestRow, NewManifest, OpenUpload, Referrer, RegistryKey, RegistryQuota, Repository, RepositoryAccess,
-    UPLOADS_PER_PROJECT,
+    Found, Look, LookedFor, ManifestRow, NewManifest, OpenUpload, Referrer, RegistryKey, RegistryQuota, Repository,
+    RepositoryAccess, UPLOADS_PER_PROJECT,
 };
 pub use reports::Recorded;
 pub use scope::{OperatorScope, Principal, ProjectScope};

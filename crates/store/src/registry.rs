@@ -4,6 +4,7 @@
 mod access;
 mod keys;
 mod links;
+mod look;
 mod manifests;
 mod quota;
 mod referrers;
@@ -13,6 +14,7 @@ mod uploads;
 
 pub use access::RepositoryAccess;
 pub use keys::RegistryKey;
+pub use look::{Found, Look, LookedFor};
 pub use manifests::{ManifestRow, NewManifest};
 pub use quota::RegistryQuota;
 pub use referrers::Referrer;

@@ -39,6 +39,11 @@ impl ProjectScope {
         Self { project, tenant: None, token: None }
     }
 
+    /// For the look of [`Store::registry_look`], which has checked the credential.
+    pub(crate) fn of_token(project: ProjectId, tenant: Option<TenantId>, token: Option<TokenId>) -> Self {
+        Self { project, tenant, token }
+    }
+
     /// The project.
     #[must_use]
     pub fn project(&self) -> ProjectId {

@@ -39,6 +39,21 @@ impl Store {
         Ok(ProjectTx { tx, project, kept: self.kept.clone() })
     }
 
+    /// Opens a transaction in a project whose commit does not wait for the disk: a crash of Postgres within
+    /// the next moments may take back what it did, as a whole.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn forgetful_project_tx(&self, scope: &ProjectScope) -> Result<ProjectTx> {
+        let project = scope.project();
+        // As above.
+        let begin = format!(
+            "BEGIN; SET LOCAL synchronous_commit = off; SELECT set_config('wharfage.project', '{project}', true)"
+        );
+        let tx = self.pool().begin_with(AssertSqlSafe(begin)).await.map_err(store_error)?;
+        Ok(ProjectTx { tx, project, specs: self.specs.clone() })
+    }
+
     /// Opens a transaction for platform administration.
     ///
     /// # Errors

@@ -51,6 +51,9 @@ pub struct Config {
 pub struct Registry {
     /// `https://registry.example.com`, behind a proxy; otherwise whatever address a client used.
     pub public_url: Option<String>,
+    /// image-svc's `data_dir`, where this machine has it, to be read only: blobs are sent from there. Without
+    /// it they come through image-svc.
+    pub blobs_dir: Option<PathBuf>,
 }
 
 impl Config {

@@ -32,6 +32,10 @@ pub(crate) const WEBSOCKET_MESSAGE_BYTES: usize = 1024 * 1024;
 pub(crate) const REGISTRY_TOKEN_BYTES: usize = 8 * 1024;
 /// Longest form that asks for one.
 pub(crate) const TOKEN_FORM_BYTES: usize = 16 * 1024;
+/// Manifests of the hosted registry that are kept in memory, all together.
+pub(crate) const MANIFESTS_READ_BYTES: u64 = 64 * 1024 * 1024;
+/// What keeping one costs besides its bytes.
+pub(crate) const MANIFEST_OVERHEAD_BYTES: u64 = 512;
 /// Longest `X-Registry-Auth`.
 pub(crate) const REGISTRY_AUTH_BYTES: usize = 16 * 1024;
 

@@ -5,6 +5,8 @@
 mod call;
 mod document;
 mod holder;
+mod look;
+mod read;
 mod relay;
 mod signing;
 mod token;
@@ -24,6 +26,8 @@ use store::RepositoryAccess;
 
 pub(crate) use document::documented;
 pub(crate) use holder::OverTls;
+pub(crate) use look::Question;
+pub(crate) use read::ManifestsRead;
 pub(crate) use signing::Keys;
 
 use crate::{Gateway, edge};
@@ -105,7 +109,10 @@ async fn answer(gateway: &Gateway, request: Request) -> Answer {
     }
     let (parts, body) = request.into_parts();
     let challenge = Challenge::of(gateway, &parts, call.as_ref());
-    let holder = holder::identify(gateway, &parts).await.map_err(|refused| challenge.attach(refused))?;
+    // What is asked of Postgres before anything is answered: one question with a registry token, which says
+    // all of it; two with a credential itself, or without a repository. Those who ask at once share an answer.
+    let (holder, look) =
+        look::known(gateway, &parts, call.as_ref()).await.map_err(|refused| challenge.attach(refused))?;
     let bucket = holder.project().unwrap_or(NOBODY);
     gateway.rates.take(bucket, gateway.clock.now()).await?;
     let unsupported = || Refusal::new(Code::Unsupported, "the registry does not know this operation");
@@ -138,21 +145,29 @@ async fn answer(gateway: &Gateway, request: Request) -> Answer {
                 Err(_) if holder.project().is_none() => return Err(challenge.unauthorized()),
                 Err(refusal) => return Err(refusal.into()),
             };
-            let access = authorize(gateway, &holder, &challenge, &name, action).await?;
+            let known = match look {
+                Some(look) => look,
+                None => look::Known::of(gateway.store.registry_repository(&name, holder.project()).await?),
+            };
+            let access = authorize(&holder, &challenge, &name, action, known.access)?;
+            if let Some(looked) = known.looked
+                && let Some(answer) = read::answer(gateway, &access, &name, looked, &parts).await?
+            {
+                return Ok(answer);
+            }
             relay::repository(gateway, &holder, &name, &access, &target, parts, body).await
         }
     }
 }
 
 /// What the holder may know of a name, if they may do with it what they want to.
-async fn authorize(
-    gateway: &Gateway,
+fn authorize(
     holder: &Holder,
     challenge: &Challenge,
     name: &RepositoryName,
     action: Action,
+    access: Option<RepositoryAccess>,
 ) -> Result<RepositoryAccess, Refused> {
-    let access = gateway.store.registry_repository(name, holder.project()).await?;
     let Some(access) = access else {
         return Err(match holder.project() {
             None => challenge.unauthorized(),

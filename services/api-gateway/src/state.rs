@@ -6,10 +6,14 @@ use std::{ops::Deref, sync::Arc};
 use axum::body::Bytes;
 use chassis::{Bus, Clock, Ctx, ExpectedPeer, client::Internal, tls};
 use model::ProjectId;
-use store::{Principal, Store};
+use store::{Look, Principal, Store};
 
 use crate::{
-    agents::Agents, config::Config, docker::version::RequestedVersion, limits::Rates, registry::Keys,
+    agents::Agents,
+    config::Config,
+    docker::version::RequestedVersion,
+    limits::Rates,
+    registry::{self, Keys},
     together::Together,
 };
 
@@ -36,6 +40,10 @@ pub struct Parts {
     pub(crate) registry_keys: Keys,
     /// Credentials being looked up: PostgreSQL is asked for each request, and once for those at once.
     pub(crate) credentials: Together<(&'static str, [u8; 32]), Option<Principal>>,
+    /// What is being asked about repositories: once for those who ask the same at once.
+    pub(crate) looks: Together<registry::Question, Option<Look>>,
+    /// Manifests that were read lately.
+    pub(crate) manifests: registry::ManifestsRead,
     /// Containers being inspected, as a project names them; the answer as it is written.
     pub(crate) inspections: Together<(ProjectId, String, RequestedVersion), Bytes>,
     /// The time.
@@ -72,6 +80,8 @@ impl Gateway {
             rates,
             registry_keys: Keys::default(),
             credentials: Together::default(),
+            looks: Together::default(),
+            manifests: registry::ManifestsRead::default(),
             inspections: Together::default(),
             clock: ctx.clock().clone(),
             store,

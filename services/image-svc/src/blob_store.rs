@@ -259,10 +259,8 @@ fn short(digest: &Digest, size_bytes: u64, written: u64) -> Error {
     Error::Failed(format!("blob {digest} ends after {written} of {size_bytes} bytes"))
 }
 
-/// Sharded by the first byte, so that no directory grows without bound.
 fn location(digest: &Digest) -> Path {
-    let hex = digest.hex();
-    Path::from_iter(["blobs", digest.algorithm().as_str(), &hex[..2], hex])
+    Path::from(contract::registry::blob_file(digest))
 }
 
 /// Names what could not be stored and why, without paths of this machine.

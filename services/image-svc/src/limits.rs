@@ -56,6 +56,10 @@ pub(crate) const CONFIG_ENTRIES_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of an upload after which what came is made durable and noted.
 pub(crate) const UPLOAD_NOTED_BYTES: u64 = 32 * 1024 * 1024;
+/// Bytes of an upload that are written at once, where as many are here.
+pub(crate) const UPLOAD_WRITTEN_BYTES: usize = 1024 * 1024;
+/// A body that is all of an upload, and no longer than this, is read before anything is done about it.
+pub(crate) const UPLOAD_SMALL_BYTES: u64 = 256 * 1024;
 /// An upload nobody goes on with ends.
 pub(crate) const UPLOAD_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// A file of an upload younger than this may belong to one that is being begun.

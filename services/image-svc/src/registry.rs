@@ -5,6 +5,7 @@ pub(crate) mod collection;
 pub(crate) mod document;
 pub(crate) mod session;
 pub(crate) mod upload;
+mod writer;
 
 use std::{sync::Arc, time::Duration};
 

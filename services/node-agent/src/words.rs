@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model::ContainerId;
+use model::{ContainerId, Exit};
 
 use crate::{host::Host, keeper::machine::Event};
 

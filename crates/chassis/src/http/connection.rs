@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 use super::{
     listen::Stream,
     peer::{Peer, PeerCertificate},
+    sending::Sending,
 };
 use crate::{limits::HttpLimits, tls::Acceptor};
 
@@ -44,7 +45,7 @@ async fn converse(shared: &Shared, stream: Stream) -> Result<(), Failed> {
         Stream::Tcp(stream, addr) => {
             let mut peer = Peer { addr: Some(addr), ..Peer::default() };
             let Some(acceptor) = &shared.tls else {
-                return http1(shared, stream, peer).await;
+                return http1(shared, Sending::new(stream), peer).await;
             };
             let handshake = acceptor.current().accept(stream);
             let stream = tokio::time::timeout(shared.limits.handshake, handshake).await??;

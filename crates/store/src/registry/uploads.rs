@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use model::{Error, RepositoryId, Result, UploadId};
+use model::{Digest, Error, RepositoryId, Result, UploadId};
 
-use crate::{ProjectTx, Store, store_error, stored::number};
+use crate::{ProjectTx, Store, on_constraint, store_error, stored::number};
 
 /// Uploads a project may have open.
 pub const UPLOADS_PER_PROJECT: i64 = 1_000;
@@ -25,6 +25,24 @@ impl ProjectTx {
     /// `LimitExceeded` for one too many, `Forbidden` if the project may not keep so much.
     pub async fn begin_upload(&mut self, id: UploadId, repository: RepositoryId, reserved: u64) -> Result<()> {
         let project = self.project.0;
+        // A project without a limit has room: one trip.
+        let begun = sqlx::query!(
+            "INSERT INTO repository_uploads (id, repository_id, project_id, reserved_bytes) SELECT $1, $2, $3, $5
+             WHERE (SELECT count(*) FROM repository_uploads WHERE project_id = $3) < $4
+               AND (SELECT registry_bytes_max IS NULL FROM projects WHERE id = $3)",
+            id.0,
+            repository.0,
+            project,
+            UPLOADS_PER_PROJECT,
+            i64::try_from(reserved).unwrap_or(i64::MAX)
+        )
+        .execute(self.connection())
+        .await
+        .map_err(store_error)?
+        .rows_affected();
+        if begun > 0 {
+            return Ok(());
+        }
         // Where nothing more fits, nothing begins.
         self.claim_registry_bytes(reserved.max(1)).await?;
         let begun = sqlx::query!(
@@ -82,6 +100,75 @@ impl ProjectTx {
         .await
         .map_err(store_error)?;
         Ok(moved.rows_affected() > 0)
+    }
+
+    /// Ends an upload and links what it was, whose bytes will be in their place before this is committed, and
+    /// will not be collected: that is for the caller to see to. `false`: it was over.
+    ///
+    /// # Errors
+    /// `NotFound` if the repository is gone.
+    pub async fn finish_upload(
+        &mut self,
+        id: UploadId,
+        repository: RepositoryId,
+        digest: &Digest,
+        size_bytes: u64,
+    ) -> Result<bool> {
+        self.finish(id, repository, digest, size_bytes, false).await
+    }
+
+    /// [`ProjectTx::finish_upload`] of one that is as it was begun, with room reserved for all of it where the
+    /// project's is limited. `false`: it is not so.
+    ///
+    /// # Errors
+    /// `NotFound` if the repository is gone.
+    pub async fn finish_untouched_upload(
+        &mut self,
+        id: UploadId,
+        repository: RepositoryId,
+        digest: &Digest,
+        size_bytes: u64,
+    ) -> Result<bool> {
+        self.finish(id, repository, digest, size_bytes, true).await
+    }
+
+    /// One statement, one trip; what [`ProjectTx::end_upload`] and [`ProjectTx::link_blob`] do.
+    async fn finish(
+        &mut self,
+        id: UploadId,
+        repository: RepositoryId,
+        digest: &Digest,
+        size_bytes: u64,
+        untouched: bool,
+    ) -> Result<bool> {
+        let project = self.project.0;
+        let linked = sqlx::query_scalar!(
+            r#"WITH ended AS (
+                   DELETE FROM repository_uploads u USING projects p
+                   WHERE u.project_id = $1 AND u.repository_id = $2 AND u.id = $3 AND p.id = u.project_id
+                     AND (NOT $6 OR u.offset_bytes = 0 AND (p.registry_bytes_max IS NULL OR u.reserved_bytes >= $5))
+                   RETURNING u.id),
+               stored AS (
+                   INSERT INTO blobs (digest, size_bytes) SELECT $4, $5 FROM ended
+                   ON CONFLICT (digest) DO UPDATE SET touched_at = now()),
+               linked AS (
+                   INSERT INTO repository_blobs (repository_id, project_id, digest, size_bytes)
+                   SELECT $2, $1, $4, $5 FROM ended
+                   ON CONFLICT (repository_id, digest) DO UPDATE SET linked_at = now())
+               SELECT count(*) AS "count!" FROM ended"#,
+            project,
+            repository.0,
+            id.0,
+            digest.as_str(),
+            i64::try_from(size_bytes).unwrap_or(i64::MAX),
+            untouched
+        )
+        .fetch_one(self.connection())
+        .await
+        .map_err(on_constraint("repository_blobs_repository_id_project_id_fkey", || {
+            Error::NotFound("repository name not known to registry".into())
+        }))?;
+        Ok(linked > 0)
     }
 
     /// Ends an upload, finished or cancelled. `false`: it was over.

@@ -2,6 +2,8 @@
 //! project; the holder of a registry token made from one, with the rights written in it, as long as the
 //! credential it was made from is good; or somebody unknown with a token for what is public.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, header, request::Parts};
 use contract::registry::{Code, Refusal};
 use model::{Error, ProjectId, RepositoryName, Result};
@@ -10,7 +12,7 @@ use store::{Principal, ProjectScope};
 use super::{
     Refused,
     call::{Action, Call, Target},
-    signing::{Access, SERVICE},
+    signing::{Access, Claims, SERVICE},
 };
 use crate::{Gateway, auth, limits};
 
@@ -22,8 +24,8 @@ pub(crate) struct OverTls;
 #[derive(Clone, Debug)]
 pub(super) struct Holder {
     scope: Option<ProjectScope>,
-    /// The rights of a registry token; none for a credential, which has them all.
-    granted: Option<Vec<Access>>,
+    /// What a registry token says; none for a credential, which has all rights.
+    token: Option<Arc<Claims>>,
 }
 
 impl Holder {
@@ -34,44 +36,59 @@ impl Holder {
 
     /// Whether they hold a credential itself, and not a token with some of its rights.
     pub(super) fn is_whole(&self) -> bool {
-        self.granted.is_none()
+        self.token.is_none()
     }
 
     /// Whether the rights they came with are enough. Whose the repository is, is another question.
     pub(super) fn may(&self, name: &RepositoryName, action: Action) -> bool {
         let name = name.to_string();
-        self.granted
-            .as_ref()
-            .is_none_or(|granted| granted.iter().any(|access| access.allows("repository", &name, action.as_str())))
+        self.granted(|access| access.allows("repository", &name, action.as_str()))
     }
 
     /// Whether they may list repositories.
     pub(super) fn may_list(&self) -> bool {
-        self.granted
-            .as_ref()
-            .is_none_or(|granted| granted.iter().any(|access| access.allows("registry", "catalog", "*")))
+        self.granted(|access| access.allows("registry", "catalog", "*"))
+    }
+
+    fn granted(&self, is_it: impl Fn(&Access) -> bool) -> bool {
+        self.token.as_ref().is_none_or(|claims| claims.access.iter().any(is_it))
+    }
+
+    /// The holder of a registry token, of whose credential Postgres says what it opens.
+    pub(super) fn of_token(claims: Arc<Claims>, scope: Option<ProjectScope>) -> Self {
+        Self { scope, token: Some(claims) }
     }
 }
 
-fn unauthorized() -> Refused {
+pub(super) fn unauthorized() -> Refused {
     Refusal::new(Code::Unauthorized, "authentication required").into()
 }
 
-/// Who sends a request.
-pub(super) async fn identify(gateway: &Gateway, parts: &Parts) -> std::result::Result<Holder, Refused> {
-    if let Some(signed) = signed(parts) {
-        let claims = gateway.registry_keys.verify(&gateway.store, signed).await?.ok_or_else(unauthorized)?;
-        let scope = match claims.made_from() {
-            None => None,
-            Some(token) => match gateway.store.authenticate_again(token).await? {
-                Some(Principal::Project(scope)) => Some(scope),
-                Some(Principal::Operator(_) | Principal::Container(..)) | None => return Err(unauthorized()),
-            },
-        };
-        return Ok(Holder { scope, granted: Some(claims.access) });
-    }
-    let scope = project_of(auth::authenticate(gateway, parts).await)?;
-    Ok(Holder { scope: Some(scope), granted: None })
+/// What the registry token of a request says, if it shows one.
+pub(super) async fn claims(gateway: &Gateway, parts: &Parts) -> std::result::Result<Option<Arc<Claims>>, Refused> {
+    let Some(signed) = signed(parts) else { return Ok(None) };
+    let claims = gateway.registry_keys.verify(&gateway.store, signed, gateway.clock.now()).await?;
+    claims.ok_or_else(unauthorized).map(Some)
+}
+
+/// Who sends a request that is about no repository, or shows a credential itself.
+pub(super) async fn identify(
+    gateway: &Gateway,
+    parts: &Parts,
+    claims: Option<Arc<Claims>>,
+) -> std::result::Result<Holder, Refused> {
+    let Some(claims) = claims else {
+        let scope = project_of(auth::authenticate(gateway, parts).await)?;
+        return Ok(Holder { scope: Some(scope), token: None });
+    };
+    let scope = match claims.made_from() {
+        None => None,
+        Some(token) => match gateway.store.authenticate_again(token).await? {
+            Some(Principal::Project(scope)) => Some(scope),
+            Some(Principal::Operator(_) | Principal::Container(..)) | None => return Err(unauthorized()),
+        },
+    };
+    Ok(Holder::of_token(claims, scope))
 }
 
 /// The project a credential opens; what is wrong with it in the registry's words.

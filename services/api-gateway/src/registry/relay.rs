@@ -72,7 +72,6 @@ pub(super) async fn repository(
     if *target == Target::Uploads {
         mount(gateway, holder, &parts, &mut query).await?;
     }
-    let below = |root: &str, last: &str| format!("{root}/{}", utf8_percent_encode(last, NON_ALPHANUMERIC));
     let path = match target {
         Target::Tags => TAGS.to_owned(),
         Target::Referrers(digest) => below(REFERRERS, digest),
@@ -82,6 +81,11 @@ pub(super) async fn repository(
         Target::Upload(id) => below(UPLOADS, id),
     };
     send(gateway, &parts.method, &path, &query, &parts.headers, body).await
+}
+
+/// A path of image-svc with something of the caller's at its end.
+pub(super) fn below(root: &str, last: &str) -> String {
+    format!("{root}/{}", utf8_percent_encode(last, NON_ALPHANUMERIC))
 }
 
 /// What the query of a request says.

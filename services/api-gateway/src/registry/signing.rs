@@ -9,6 +9,7 @@ use std::{
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use model::{Error, Result, TokenId};
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use store::{RegistryKey, Store};
 use time::OffsetDateTime;
@@ -26,7 +27,9 @@ const KEPT: Duration = Duration::from_secs(25 * 3600);
 /// How long a gateway believes what it read: a key that an operator deletes is dead by then.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// Clocks of gateways differ by less.
-const LEEWAY_SECONDS: u64 = 10;
+const LEEWAY_SECONDS: i64 = 10;
+/// Tokens whose signature is not verified again.
+const VERIFIED_KEPT: usize = 4_096;
 
 /// One thing a token is good for, as the token spec of the distribution project writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +75,11 @@ impl Claims {
         }
     }
 
+    fn are_good_at(&self, now: OffsetDateTime) -> bool {
+        let now = now.unix_timestamp();
+        now <= self.exp + LEEWAY_SECONDS && now >= self.nbf - LEEWAY_SECONDS
+    }
+
     /// The credential it was made from.
     pub(super) fn made_from(&self) -> Option<TokenId> {
         // Only what we signed gets here; nil opens nothing.
@@ -80,8 +88,16 @@ impl Claims {
 }
 
 /// The keys as this gateway knows them.
-#[derive(Clone, Default)]
-pub(crate) struct Keys(Arc<RwLock<Option<Read>>>);
+#[derive(Clone)]
+pub(crate) struct Keys(Arc<RwLock<Option<Read>>>, Arc<Cache<String, Verified>>);
+
+/// A token whose signature was found good once: the same bytes stay so, as long as there is the key. When it
+/// is good, and whether the credential behind it is, is asked each time.
+#[derive(Clone)]
+struct Verified {
+    key: Uuid,
+    claims: Arc<Claims>,
+}
 
 #[derive(Clone)]
 struct Read {
@@ -95,6 +111,12 @@ impl std::fmt::Debug for Keys {
     }
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self(Arc::default(), Arc::new(Cache::new(VERIFIED_KEPT)))
+    }
+}
+
 impl Keys {
     /// Signs.
     pub(super) async fn sign(&self, store: &Store, claims: &Claims) -> Result<String> {
@@ -105,23 +127,33 @@ impl Keys {
     }
 
     /// What a token says, if one of our keys signed it and it is good now.
-    pub(super) async fn verify(&self, store: &Store, token: &str) -> Result<Option<Claims>> {
-        let Ok(header) = jsonwebtoken::decode_header(token) else { return Ok(None) };
-        let Some(id) = header.kid.and_then(|kid| kid.parse::<Uuid>().ok()) else { return Ok(None) };
+    pub(super) async fn verify(&self, store: &Store, token: &str, now: OffsetDateTime) -> Result<Option<Arc<Claims>>> {
+        let known = self.1.get(token);
+        let id = match &known {
+            Some(known) => known.key,
+            None => match signer(token) {
+                Some(id) => id,
+                None => return Ok(None),
+            },
+        };
         let mut keys = self.keys(store, BELIEVED).await?;
         if !keys.iter().any(|key| key.id == id) {
             // Another gateway may have made one just now.
             keys = self.keys(store, Duration::from_secs(1)).await?;
         }
         let Some(key) = keys.iter().find(|key| key.id == id) else { return Ok(None) };
-        let mut rules = Validation::new(Algorithm::HS256);
-        rules.set_audience(&[SERVICE]);
-        rules.set_issuer(&[SERVICE]);
-        rules.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        rules.validate_nbf = true;
-        rules.leeway = LEEWAY_SECONDS;
-        let read = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&key.secret), &rules);
-        Ok(read.ok().map(|read| read.claims))
+        let claims = match known {
+            Some(known) => known.claims,
+            None => match read(token, key) {
+                Some(claims) => {
+                    let claims = Arc::new(claims);
+                    self.1.insert(token.to_owned(), Verified { key: id, claims: claims.clone() });
+                    claims
+                }
+                None => return Ok(None),
+            },
+        };
+        Ok(claims.are_good_at(now).then_some(claims))
     }
 
     async fn keys(&self, store: &Store, at_most: Duration) -> Result<Arc<[RegistryKey]>> {
@@ -141,4 +173,20 @@ impl Keys {
         *held = Some(Read { keys: keys.clone(), at: Instant::now() });
         Ok(keys)
     }
+}
+
+/// The key that a token says it was signed with.
+fn signer(token: &str) -> Option<Uuid> {
+    jsonwebtoken::decode_header(token).ok()?.kid?.parse().ok()
+}
+
+/// What a token says, if this key signed it for us. Until when it is good is the caller's to compare.
+fn read(token: &str, key: &RegistryKey) -> Option<Claims> {
+    let mut rules = Validation::new(Algorithm::HS256);
+    rules.set_audience(&[SERVICE]);
+    rules.set_issuer(&[SERVICE]);
+    rules.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+    rules.validate_exp = false;
+    let read = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&key.secret), &rules);
+    read.ok().map(|read| read.claims)
 }

@@ -9,5 +9,6 @@ mod listeners;
 mod login;
 mod platform;
 mod registry;
+mod registry_reads;
 mod wire;
 mod world;

@@ -22,8 +22,10 @@
 //! mark and the grace only decide what is tried.
 //!
 //! - *Push*: a blob is linked to its repository in the transaction that ends its upload. "It is there"
-//!   (HEAD, GET, mount) renews the link, so that the manifest may come most of `link_kept` later; it is
-//!   the link that is renewed which answers, not one that was read before. A manifest holds its links by
+//!   (HEAD, mount, GET of what no manifest needs) renews the link, so that the manifest may come most of
+//!   `link_kept` later; it is the link that is renewed which answers, not one that was read before. A GET
+//!   of what a manifest needs may be answered by the gateway, which opens the file by itself: it is read to
+//!   its end, or gone, and then asked for here. A manifest holds its links by
 //!   foreign key.
 //! - *Pull into a project, `docker push` of an image, a new layer*: the digests are kept from before the
 //!   first look until the transaction that refers to them; across processes `touched_at` says so.

@@ -22,10 +22,16 @@ struct Session {
 }
 
 /// The SHA-256 of an upload's first bytes, kept between requests so that nothing is read twice.
-#[derive(Clone)]
 pub(crate) struct Sum {
     pub(crate) offset: u64,
     pub(crate) context: Context,
+}
+
+impl Sum {
+    /// Of nothing.
+    pub(crate) fn new() -> Self {
+        Self { offset: 0, context: Context::new(&ring::digest::SHA256) }
+    }
 }
 
 /// The right to write to an upload, until somebody later wants it.
@@ -69,13 +75,8 @@ impl Sessions {
         if sessions.len() >= UPLOAD_SUMS_MAX && !sessions.contains_key(&id) {
             sessions.retain(|_, session| Arc::strong_count(session) > 1 || Arc::strong_count(&session.gate) > 1);
         }
-        let new = || {
-            let context = Context::new(&ring::digest::SHA256);
-            Arc::new(Session {
-                newest: watch::Sender::new(0),
-                gate: Arc::new(tokio::sync::Mutex::new(Sum { offset: 0, context })),
-            })
-        };
+        let new =
+            || Arc::new(Session { newest: watch::Sender::new(0), gate: Arc::new(tokio::sync::Mutex::new(Sum::new())) });
         sessions.entry(id).or_insert_with(new).clone()
     }
 

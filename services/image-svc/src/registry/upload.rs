@@ -7,20 +7,22 @@
 //!            └────────────────── DELETE, or a day without a request ──► gone
 //! ```
 
+mod small;
+
 use std::{io, path::PathBuf};
 
 use bytes::Bytes;
 use contract::registry::Code;
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use model::{Digest, DigestAlgorithm, Error, RepositoryId, UploadId};
 use ring::digest::Context;
 use store::{OpenUpload, ProjectScope};
-use tokio::{
-    fs::{File, OpenOptions},
-    io::{AsyncSeekExt as _, AsyncWriteExt as _},
-};
 
-use super::{Failure, Outcome, Registry, refused, session::Turn};
+use super::{
+    Failure, Outcome, Registry, refused,
+    session::{Sum, Turn},
+    writer::Writer,
+};
 use crate::{
     blob_store::{digest_from, hash, storage_error},
     limits::{LAYER_BYTES_MAX, UPLOAD_NOTED_BYTES, UPLOAD_PATIENCE},
@@ -43,6 +45,9 @@ pub(crate) struct Part {
     pub(crate) length: Option<u64>,
 }
 
+/// Whether a request is the last of its upload.
+struct Ends(bool);
+
 fn unknown<T>() -> Outcome<T> {
     refused(Code::BlobUploadUnknown, "blob upload unknown to registry")
 }
@@ -52,7 +57,9 @@ fn disk(error: &io::Error) -> Failure {
 }
 
 impl Registry {
-    /// Begins an upload of so many bytes, as far as is known, to a repository.
+    /// Begins an upload of so many bytes, as far as is known, to a repository. Its file is made with its first
+    /// bytes, and nobody waits until its row is durable: an upload that a crash of Postgres takes away is
+    /// unknown, and begun again.
     pub(crate) async fn begin_upload(
         &self,
         scope: ProjectScope,
@@ -60,16 +67,9 @@ impl Registry {
         length: Option<u64>,
     ) -> Outcome<Upload> {
         let upload = Upload { scope, repository, id: UploadId(chassis::ids::uuid_v7()) };
-        File::create_new(self.file(&upload)).await.map_err(|e| disk(&e))?;
-        let begun = async {
-            let mut tx = self.store.project_tx(&scope).await?;
-            tx.begin_upload(upload.id, repository, length.unwrap_or_default()).await?;
-            tx.commit().await
-        };
-        if let Err(error) = begun.await {
-            self.discard(upload.id).await;
-            return Err(error.into());
-        }
+        let mut tx = self.store.forgetful_project_tx(&scope).await?;
+        tx.begin_upload(upload.id, repository, length.unwrap_or_default()).await?;
+        tx.commit().await?;
         Ok(upload)
     }
 
@@ -87,18 +87,18 @@ impl Registry {
     }
 
     /// Appends a body; answers how much there is now.
-    pub(crate) async fn append<E: std::fmt::Display>(
+    pub(crate) async fn append<E: std::fmt::Display + Send>(
         &self,
         upload: &Upload,
         part: Part,
         body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
     ) -> Outcome<u64> {
         let mut turn = self.sessions.take_over(upload.id).await;
-        self.append_in_turn(upload, &mut turn, part, body).await
+        self.append_in_turn(upload, &mut turn, part, body, Ends(false)).await
     }
 
     /// Appends what is left, verifies the whole and links it as a blob of the repository.
-    pub(crate) async fn finish_upload<E: std::fmt::Display>(
+    pub(crate) async fn finish_upload<E: std::fmt::Display + Send>(
         &self,
         upload: &Upload,
         digest: &Digest,
@@ -106,8 +106,18 @@ impl Registry {
         body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
     ) -> Outcome<u64> {
         let mut turn = self.sessions.take_over(upload.id).await;
-        let size = self.append_in_turn(upload, &mut turn, part, body).await?;
-        let got = self.digest_of_upload(upload, &turn, size, digest.algorithm()).await?;
+        match self.finish_small(upload, &mut turn, digest, part, body).await? {
+            small::Small::Done(size) => Ok(size),
+            small::Small::Not(body) => {
+                let size = self.append_in_turn(upload, &mut turn, part, body, Ends(true)).await?;
+                self.finish_written(upload, &turn, digest, size).await
+            }
+        }
+    }
+
+    /// Links what is written, and durable, if it is what it shall be.
+    async fn finish_written(&self, upload: &Upload, turn: &Turn, digest: &Digest, size: u64) -> Outcome<u64> {
+        let got = self.digest_of_upload(upload, turn, size, digest.algorithm()).await?;
         if got != *digest {
             self.drop_upload(upload).await?;
             return refused(Code::DigestInvalid, format!("provided digest {digest} did not match uploaded content"));
@@ -115,10 +125,9 @@ impl Registry {
         let _kept = self.blobs.keep(vec![digest.clone()]).await;
         let mut tx = self.store.project_tx(&upload.scope).await?;
         // The row goes first: of two that finish one upload, the second finds nothing.
-        if !tx.end_upload(upload.id).await? {
+        if !tx.finish_upload(upload.id, upload.repository, digest, size).await? {
             return unknown();
         }
-        tx.link_blob(upload.repository, digest, size).await?;
         self.blobs.adopt(&self.file(upload), digest).await?;
         tx.commit().await?;
         self.sessions.forget(upload.id);
@@ -155,12 +164,13 @@ impl Registry {
         self.blobs.uploads().join(upload.id.to_string())
     }
 
-    async fn append_in_turn<E: std::fmt::Display>(
+    async fn append_in_turn<E: std::fmt::Display + Send>(
         &self,
         upload: &Upload,
         turn: &mut Turn,
         part: Part,
         mut body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        Ends(ends): Ends,
     ) -> Outcome<u64> {
         let open = self.open_upload(upload).await?;
         let mut noted = open.offset_bytes;
@@ -173,35 +183,32 @@ impl Registry {
             Some(length) => self.reserve(upload, noted.saturating_add(length)).await?,
             None => noted,
         };
-        let mut file = match OpenOptions::new().write(true).open(self.file(upload)).await {
-            Ok(file) => file,
+        let sum = std::mem::replace(&mut *turn.sum, Sum::new());
+        let Some(mut writer) = Writer::open(self.file(upload), noted, sum).await.map_err(|e| disk(&e))? else {
             // Renamed to a blob by a request that ended before it was noted, or lost with its disk.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.drop_upload(upload).await?;
-                return unknown();
-            }
-            Err(error) => return Err(disk(&error)),
-        };
-        let length = file.metadata().await.map_err(|e| disk(&e))?.len();
-        if length < noted {
             self.drop_upload(upload).await?;
             return unknown();
-        }
-        file.set_len(noted).await.map_err(|e| disk(&e))?;
-        file.seek(io::SeekFrom::Start(noted)).await.map_err(|e| disk(&e))?;
-        if turn.sum.offset > noted {
-            turn.sum.offset = 0;
-            turn.sum.context = Context::new(hash(DigestAlgorithm::Sha256));
-        }
+        };
         let mut offset = noted;
         let mut outcome = Ok(());
         loop {
-            let next = tokio::select! {
-                next = tokio::time::timeout(UPLOAD_PATIENCE, body.next()) => next,
-                () = turn.superseded() => {
-                    outcome = refused(Code::BlobUploadInvalid, "a later request goes on with this upload");
+            let here = if writer.is_empty() { None } else { body.next().now_or_never() };
+            if here.is_none() && !writer.is_empty() {
+                if let Err(error) = writer.write().await {
+                    outcome = Err(disk(&error));
                     break;
                 }
+                continue;
+            }
+            let next = match here {
+                Some(next) => Ok(next),
+                None => tokio::select! {
+                    next = tokio::time::timeout(UPLOAD_PATIENCE, body.next()) => next,
+                    () = turn.superseded() => {
+                        outcome = refused(Code::BlobUploadInvalid, "a later request goes on with this upload");
+                        break;
+                    }
+                },
             };
             let chunk = match next {
                 Ok(Some(Ok(chunk))) => chunk,
@@ -228,21 +235,27 @@ impl Registry {
                     }
                 }
             }
-            if let Err(error) = file.write_all(&chunk).await {
+            offset += chunk.len() as u64;
+            writer.push(chunk);
+            if writer.is_full()
+                && let Err(error) = writer.write().await
+            {
                 outcome = Err(disk(&error));
                 break;
             }
-            if turn.sum.offset == offset {
-                turn.sum.context.update(&chunk);
-                turn.sum.offset += chunk.len() as u64;
-            }
-            offset += chunk.len() as u64;
-            if offset - noted >= UPLOAD_NOTED_BYTES {
-                self.note(upload, &mut file, offset).await?;
+            if offset - noted >= UPLOAD_NOTED_BYTES && !ends {
+                self.note(upload, &mut writer, offset).await?;
                 noted = offset;
             }
         }
-        match self.note(upload, &mut file, offset).await {
+        let settled = if ends && outcome.is_ok() {
+            // That so many bytes are durable need not be noted: the row goes.
+            writer.sync().await.map_err(|e| disk(&e))
+        } else {
+            self.note(upload, &mut writer, offset).await
+        };
+        *turn.sum = writer.into_sum();
+        match settled {
             Ok(()) => outcome.map(|()| offset),
             // What made the body end says more than what followed from it.
             Err(error) => outcome.and(Err(error)),
@@ -266,9 +279,8 @@ impl Registry {
     }
 
     /// Makes the bytes durable, then says so.
-    async fn note(&self, upload: &Upload, file: &mut File, offset: u64) -> Outcome<()> {
-        file.flush().await.map_err(|e| disk(&e))?;
-        file.sync_data().await.map_err(|e| disk(&e))?;
+    async fn note(&self, upload: &Upload, writer: &mut Writer, offset: u64) -> Outcome<()> {
+        writer.sync().await.map_err(|e| disk(&e))?;
         let mut tx = self.store.project_tx(&upload.scope).await?;
         if !tx.advance_upload(upload.id, offset).await? {
             return unknown();

@@ -6,7 +6,13 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use crate::image::{INDEX, MANIFEST, TestImage, sha256};
+
+pub(crate) const PASSWORD: &str = "s3cret";
+/// Of [`PASSWORD`], cheap to check.
+const PASSWORD_BCRYPT: &str = "$2b$04$pw8RkquwDno5nnq7EjOfK.rPAPJjuB2u5tQM7eeA0mO5h4ojm7n92";
 
 pub(crate) struct DockerRegistry {
     child: Child,
@@ -16,15 +22,29 @@ pub(crate) struct DockerRegistry {
 }
 
 impl DockerRegistry {
+    /// One that anybody may push to and pull from.
     pub(crate) async fn start() -> Self {
+        Self::start_with("", None).await
+    }
+
+    /// One that only alice may, with [`PASSWORD`].
+    pub(crate) async fn for_alice() -> Self {
+        let auth = "auth: {htpasswd: {realm: basic-realm, path: PASSWORDS}}\n";
+        Self::start_with(auth, Some(format!("Basic {}", STANDARD.encode(format!("alice:{PASSWORD}"))))).await
+    }
+
+    async fn start_with(auth: &str, authorization: Option<String>) -> Self {
         chassis::tls::install_provider();
         let directory = tempfile::tempdir().expect("tempdir");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
         let address = format!("127.0.0.1:{port}");
         let config = directory.path().join("registry.yml");
         let data = directory.path().join("data");
+        let passwords = directory.path().join("passwords");
+        std::fs::write(&passwords, format!("alice:{PASSWORD_BCRYPT}\n")).expect("passwords");
+        let auth = auth.replace("PASSWORDS", &passwords.display().to_string());
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n{auth}",
             data.display()
         );
         std::fs::write(&config, text).expect("config");
@@ -35,7 +55,11 @@ impl DockerRegistry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
-        let http = reqwest::Client::builder().no_proxy().build().expect("client");
+        let mut headers = reqwest::header::HeaderMap::new();
+        if let Some(value) = authorization {
+            headers.insert("authorization", value.parse().expect("a header"));
+        }
+        let http = reqwest::Client::builder().no_proxy().default_headers(headers).build().expect("client");
         let registry = Self { child, http, address, _directory: directory };
         for _ in 0..200 {
             if registry.http.get(registry.url("")).send().await.is_ok() {

@@ -1,18 +1,27 @@
 //! Pushes to a registry of somebody else, what that registry says of an image, and searches: Debian's
 //! docker-registry is the somebody.
 
-use contract::image::{DISTRIBUTION, PUSH, PullProgress, SEARCH};
+use contract::image::{DISTRIBUTION, PUSH, PullProgress, RegistryAuth, SEARCH};
 use model::ProjectId;
 use serde_json::{Value, json};
 
 use crate::{
-    debian::DockerRegistry,
+    debian::{DockerRegistry, PASSWORD},
     image::{TestImage, bytes, sha256},
     stage::Stage,
 };
 
 async fn push(stage: &Stage, project: ProjectId, reference: &str) -> (u16, Vec<PullProgress>) {
-    let request = json!({"project": project, "reference": reference});
+    push_with(stage, project, reference, None).await
+}
+
+async fn push_with(
+    stage: &Stage,
+    project: ProjectId,
+    reference: &str,
+    auth: Option<&RegistryAuth>,
+) -> (u16, Vec<PullProgress>) {
+    let request = json!({"project": project, "reference": reference, "auth": auth});
     let answer = stage.gateway.post(format!("{}{PUSH}", stage.base)).json(&request).send().await.expect("an answer");
     let status = answer.status().as_u16();
     let text = answer.text().await.expect("a body");
@@ -78,6 +87,52 @@ async fn a_push_sends_what_the_registry_does_not_have_and_says_so() {
         .await
         .expect("a count");
     assert_eq!(events.0, 3);
+}
+
+/// Debian's docker-registry with a password file: what `docker push` and `docker pull` send along as
+/// `X-Registry-Auth` opens it, for that request and for nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_wants_a_password_opens_to_the_requests_own_credentials_alone() {
+    let (from, locked) = (DockerRegistry::start().await, DockerRegistry::for_alice().await);
+    let layer = bytes("behind a password", 100_000);
+    let image = TestImage::new("amd64", &[&layer]);
+    from.push("team/app", "latest", &image).await;
+    let stage = Stage::set(&[&from.address, &locked.address], "").await;
+    let (mine, other) = (stage.project("a").await, stage.project("b").await);
+    assert!(stage.pull(mine, &format!("{}/team/app", from.address)).await.succeeded());
+    let repository = format!("{}/team/app", locked.address);
+    tag(&stage, mine, &repository).await;
+    let name = format!("{repository}:v1");
+    let alice = |password: &str| RegistryAuth {
+        username: "alice".into(),
+        password: password.into(),
+        server_address: locked.address.clone(),
+        ..RegistryAuth::default()
+    };
+    let (right, wrong) = (alice(PASSWORD), alice("guess"));
+    let failed = |lines: &[PullProgress]| lines.last().is_some_and(|line| line.error.is_some());
+    for auth in [None, Some(&wrong)] {
+        let (status, lines) = push_with(&stage, mine, &name, auth).await;
+        assert!(status != 200 || failed(&lines), "{auth:?}: {status} {lines:?}");
+        assert!(!format!("{lines:?}").contains("guess"));
+    }
+    assert_eq!(locked.repositories().await, Vec::<String>::new(), "nothing got there");
+    let (status, lines) = push_with(&stage, mine, &name, Some(&right)).await;
+    assert!(status == 200 && !failed(&lines), "{lines:?}");
+    assert_eq!(locked.repositories().await, ["team/app"]);
+    for auth in [None, Some(wrong)] {
+        let refused = stage.pull_with(other, &name, None, auth).await;
+        assert!(!refused.succeeded(), "{refused:?}");
+    }
+    let pulled = stage.pull_with(other, &name, None, Some(right.clone())).await;
+    let digest = format!("Digest: {}", sha256(&image.manifest));
+    assert!(pulled.succeeded() && pulled.statuses().contains(&digest.as_str()), "{pulled:?}");
+    // What is here by now opens to nobody who cannot open it there.
+    let third = stage.project("c").await;
+    assert!(!stage.pull(third, &name).await.succeeded());
+    // Credentials for one registry are not shown to another.
+    let elsewhere = RegistryAuth { server_address: from.address.clone(), ..right };
+    assert!(!stage.pull_with(third, &name, None, Some(elsewhere)).await.succeeded());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

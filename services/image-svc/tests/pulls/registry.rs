@@ -8,6 +8,7 @@ mod lists;
 mod manifests;
 mod quota;
 mod runnable;
+mod timing;
 mod uploads;
 
 use contract::registry::{BLOBS, CATALOG, MANIFESTS, REFERRERS, RegistryQuery, TAGS, UPLOADS};

@@ -21,10 +21,6 @@ use crate::{
 const PATH: &str = "/internal/v1/registry/blobs/{digest}";
 const _: () = assert!(BLOBS.len() + "/{digest}".len() == PATH.len(), "the path is the contract's");
 
-fn unknown() -> Refusal {
-    Refusal::new(Code::BlobUnknown, "blob unknown to registry")
-}
-
 /// Read a blob, a range of it, or its length.
 #[utoipa::path(get, path = PATH, operation_id = "registry_blob", tag = "registry",
     params(("digest" = String, Path, description = "Its digest"), RegistryQuery),
@@ -38,7 +34,8 @@ pub(crate) async fn read_blob(
     method: Method,
     headers: HeaderMap,
 ) -> Answer {
-    let (size, _kept) = state.registry.find_blob(&at.scope, at.repository, &digest).await?.ok_or_else(unknown)?;
+    let (size, _kept) =
+        state.registry.find_blob(&at.scope, at.repository, &digest).await?.ok_or_else(Refusal::blob_unknown)?;
     let mut answer = blob_answer::answer(&state.blobs, &digest, size, &headers, method == Method::HEAD).await?;
     set(answer.headers_mut(), DOCKER_CONTENT_DIGEST, digest.as_str());
     Ok(answer)
@@ -57,7 +54,7 @@ pub(crate) async fn delete_blob(
     let mut tx = state.store.project_tx(&at.scope).await?;
     match tx.unlink_blob(at.repository, &digest).await {
         Ok(true) => tx.commit().await?,
-        Ok(false) => return Err(unknown().into()),
+        Ok(false) => return Err(Refusal::blob_unknown().into()),
         Err(Error::Conflict(text)) => return Ok(refused(Code::Unsupported, text)?),
         Err(other) => return Err(other.into()),
     }

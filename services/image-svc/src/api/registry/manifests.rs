@@ -23,10 +23,6 @@ use crate::{
 const PATH: &str = "/internal/v1/registry/manifests/{reference}";
 const _: () = assert!(MANIFESTS.len() + "/{reference}".len() == PATH.len(), "the path is the contract's");
 
-fn unknown() -> Refusal {
-    Refusal::new(Code::ManifestUnknown, "manifest unknown to registry")
-}
-
 fn reference(text: &str) -> Result<ManifestReference, Refused> {
     let code = if text.contains(':') { Code::DigestInvalid } else { Code::ManifestInvalid };
     text.parse().map_err(|e: Error| Refusal::new(code, e.to_string()).into())
@@ -45,10 +41,11 @@ pub(crate) async fn read_manifest(
     asked: HeaderMap,
 ) -> Answer {
     // What can be no tag names nothing.
-    let reference = reference(&written).map_err(|no| if written.contains(':') { no } else { unknown().into() })?;
+    let reference = reference(&written)
+        .map_err(|no| if written.contains(':') { no } else { Refusal::manifest_unknown().into() })?;
     let mut tx = state.store.project_tx(&scope).await?;
     let whole = method != Method::HEAD;
-    let found = tx.manifest(repository, &reference, whole).await?.ok_or_else(unknown)?;
+    let found = tx.manifest(repository, &reference, whole).await?.ok_or_else(Refusal::manifest_unknown)?;
     let etag = format!("\"{}\"", found.digest);
     let mut answer = if blob_answer::matches(asked.get(header::IF_NONE_MATCH), &etag) {
         StatusCode::NOT_MODIFIED.into_response()
@@ -116,7 +113,7 @@ pub(crate) async fn delete_manifest(
     let reference = reference(&written)?;
     let mut tx = state.store.project_tx(&scope).await?;
     if !tx.delete_manifest(repository, &reference).await? {
-        return Err(unknown().into());
+        return Err(Refusal::manifest_unknown().into());
     }
     tx.commit().await?;
     tracing::info!(repository = query.name, reference = reference.as_str(), "manifest or tag deleted");

@@ -14,20 +14,27 @@ use crate::{
     stage::Stage,
 };
 
-/// Links that nobody asks for go after three seconds, bytes at once.
-fn eager(interval_ms: u64) -> String {
+/// Links that nobody asks for go after some seconds, bytes at once.
+fn eager(interval_ms: u64, link_kept_ms: u64) -> String {
     format!(
         "[registry]\nnames = ['registry.test:7300']\n\
-         [collection]\ninterval_ms = {interval_ms}\nlink_kept_ms = 3000\nblob_kept_ms = 0\n"
+         [collection]\ninterval_ms = {interval_ms}\nlink_kept_ms = {link_kept_ms}\nblob_kept_ms = 0\n"
     )
 }
 
-/// As often as a test has time for, or `WHARFAGE_COLLECTIONS` times a second apart.
-fn rounds() -> (u64, Duration) {
+/// As often as a test has time for, or `WHARFAGE_COLLECTIONS` times a second apart. A push on a machine with
+/// much else to do takes longer than links live in the short run: the long one meets such minutes.
+fn rounds() -> (String, Duration) {
     match std::env::var("WHARFAGE_COLLECTIONS").ok().and_then(|text| text.parse().ok()) {
-        Some(collections) => (1_000, Duration::from_secs(collections)),
-        None => (100, Duration::from_secs(5)),
+        Some(collections) => (eager(1_000, 15_000), Duration::from_secs(collections)),
+        None => (eager(100, 3_000), Duration::from_secs(5)),
     }
+}
+
+/// Takes a link away; one that no manifest needs may have been taken already.
+async fn unlink(repo: &Repo<'_>, layer: &[u8]) {
+    let gone = repo.blob(Method::DELETE, &sha256(layer)).send().await.expect("an answer").status().as_u16();
+    assert!([202, 404].contains(&gone), "DELETE answers {gone}");
 }
 
 /// Few blobs, which all pushes share: what one lets go of, another is just bringing.
@@ -86,8 +93,7 @@ async fn pushes(repo: Repo<'_>, until: Instant) -> u32 {
         drop_manifest(&repo, &image).await;
         if n % 2 == 0 {
             for layer in image.layers.iter().take(2) {
-                let gone = repo.blob(Method::DELETE, &sha256(layer)).send().await.expect("an answer").status().as_u16();
-                assert_eq!(gone, 202);
+                unlink(&repo, layer).await;
             }
         }
         turns += 1;
@@ -125,7 +131,7 @@ async fn mounts(repo: Repo<'_>, until: Instant) -> u32 {
         pull_whole(&repo, "v1", &image).await;
         drop_manifest(&repo, &image).await;
         for blob in &image.layers {
-            repo.blob(Method::DELETE, &sha256(blob)).send().await.expect("an answer");
+            unlink(&repo, blob).await;
         }
         if Instant::now() > until {
             break;
@@ -165,7 +171,7 @@ async fn runs(repo: Repo<'_>, name: &str, project: ProjectId, until: Instant) ->
         // The image holds its layers now, whatever becomes of the repository.
         drop_manifest(&repo, &image).await;
         for layer in &image.layers {
-            assert!(repo.blob(Method::DELETE, &sha256(layer)).send().await.expect("an answer").status().is_success());
+            unlink(&repo, layer).await;
         }
         for layer in &image.layers {
             let digest: Digest = sha256(layer).parse().expect("a digest");
@@ -214,6 +220,14 @@ async fn collected(stage: &Stage, what: &str) -> u64 {
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {what} in {text}"))
 }
 
+/// How many collections there were.
+async fn collections(stage: &Stage) -> u64 {
+    let answer = stage.gateway.get(format!("{}/metrics", stage.base)).send().await.expect("an answer");
+    let text = answer.text().await.expect("text");
+    let line = text.lines().find(|line| line.starts_with("wharfage_collection_duration_seconds_count{"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+}
+
 /// Waits until nothing is stored.
 async fn until_empty(stage: &Stage) {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -229,8 +243,8 @@ async fn until_empty(stage: &Stage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collection_at_any_moment_costs_no_client_anything() {
-    let (interval_ms, time) = rounds();
-    let stage = Stage::set(&[], &eager(interval_ms)).await;
+    let (config, time) = rounds();
+    let stage = Stage::set(&[], &config).await;
     let (mine, theirs) = (stage.project("mine").await, stage.project("theirs").await);
     sqlx::query(
         "INSERT INTO hosts (id, name, address, agent_port, nano_cpus, memory_bytes, max_containers)
@@ -254,6 +268,11 @@ async fn a_collection_at_any_moment_costs_no_client_anything() {
     );
     assert!(pushed > 2 && foreign > 2 && ran > 1 && mounted > 0, "{pushed} {foreign} {ran} {mounted}");
     let during = collected(&stage, "blobs").await;
+    println!(
+        "pushed, re-hashed and deleted {pushed} + {foreign} images, mounted {mounted} blobs, ran {ran} containers; \
+         {during} blobs were collected meanwhile, in {} collections",
+        collections(&stage).await
+    );
     assert!(during > 5, "{during} blobs were collected meanwhile");
     // What is left are links that no manifest needs; nobody asks for them any more.
     until_empty(&stage).await;
@@ -262,7 +281,7 @@ async fn a_collection_at_any_moment_costs_no_client_anything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_referred_to_stays_and_what_was_asked_for_stays_a_while() {
-    let stage = Stage::set(&[], &eager(100)).await;
+    let stage = Stage::set(&[], &eager(100, 3_000)).await;
     let repo = Repo::made(&stage, stage.project("a").await, "app").await;
     let (image, lonely) = (image(0), bytes("lonely", 100));
     repo.push("v1", &image).await;
@@ -286,7 +305,7 @@ async fn what_is_referred_to_stays_and_what_was_asked_for_stays_a_while() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_crash_left_without_a_row_goes_and_an_upload_nobody_goes_on_with_too() {
-    let stage = Stage::set(&[], &eager(100)).await;
+    let stage = Stage::set(&[], &eager(100, 3_000)).await;
     let repo = Repo::made(&stage, stage.project("a").await, "app").await;
     for (algorithm, length) in [("sha256", 64), ("sha512", 128)] {
         let shard = stage.data_dir.join("blobs").join(algorithm).join("ff");
@@ -297,8 +316,8 @@ async fn what_a_crash_left_without_a_row_goes_and_an_upload_nobody_goes_on_with_
     let part = repo.upload(Method::PATCH, &begun).body("half").send().await.expect("an answer");
     assert_eq!(part.status(), 202);
     let uploads = || std::fs::read_dir(stage.data_dir.join("uploads")).expect("the directory").count();
-    // The one that made the repository, and this one.
-    assert_eq!(uploads(), 2);
+    // Nothing came of the one that made the repository.
+    assert_eq!(uploads(), 1);
     sqlx::query("UPDATE repository_uploads SET touched_at = now() - interval '25 hours'")
         .execute(&stage.owner)
         .await

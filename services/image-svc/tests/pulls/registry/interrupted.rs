@@ -22,7 +22,7 @@ fn cut_off(stage: &Stage, begun: &Response, part: Bytes, reaches: usize) -> Body
     let file = stage.data_dir.join("uploads").join(id);
     let cable = async move {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while std::fs::metadata(&file).expect("the upload's file").len() < reaches as u64 {
+        while std::fs::metadata(&file).map_or(0, |file| file.len()) < reaches as u64 {
             assert!(Instant::now() < deadline, "the service takes nothing");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -96,5 +96,5 @@ async fn an_upload_cut_off_a_thousand_times_is_what_its_digest_says() {
     }
     assert_eq!(stage.files().await.len(), LANES);
     let left = std::fs::read_dir(stage.data_dir.join("uploads")).expect("the directory").count();
-    assert_eq!(left, 1, "of the upload that made the repository, which is not over");
+    assert_eq!(left, 0, "nothing came of the upload that made the repository");
 }
