@@ -51,7 +51,7 @@ impl Store {
             "BEGIN; SET LOCAL synchronous_commit = off; SELECT set_config('wharfage.project', '{project}', true)"
         );
         let tx = self.pool().begin_with(AssertSqlSafe(begin)).await.map_err(store_error)?;
-        Ok(ProjectTx { tx, project, specs: self.specs.clone() })
+        Ok(ProjectTx { tx, project, kept: self.kept.clone() })
     }
 
     /// Opens a transaction for platform administration.
