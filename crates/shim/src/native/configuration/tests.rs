@@ -1,3 +1,5 @@
+//! Which configurations are understood, and that anything else in one is not.
+
 use serde_json::json;
 
 use super::*;
