@@ -92,7 +92,7 @@ pub(crate) struct Underway {
     /// PID of the stand-in.
     pub(crate) pid: u32,
     /// It waits until its PID has been noted, and the number of processes bounded.
-    waits: Option<Bounds>,
+    waits: Option<Box<Bounds>>,
     socket: OwnedFd,
     told: Told,
 }
@@ -176,7 +176,9 @@ impl Plan {
             ForkResult::Parent { child } => {
                 let pid = u32::try_from(child.as_raw()).unwrap_or(0);
                 let waits = match self.way {
-                    Way::First(sandbox) => Some(Bounds { cgroup_path: sandbox.cgroup_path, limits: sandbox.limits }),
+                    Way::First(sandbox) => {
+                        Some(Box::new(Bounds { cgroup_path: sandbox.cgroup_path, limits: sandbox.limits }))
+                    }
                     Way::Beside(_) => None,
                 };
                 Ok(Underway { pid, waits, socket: ours, told: Told::default() })
