@@ -373,7 +373,7 @@ async fn a_container_goes_to_the_host_where_a_port_of_its_range_is_free() {
         store.placements(std::slice::from_ref(&container)).await.expect("placements")[&container]
     };
     let range = binding(None, Some((8000, 8001)));
-    assert_eq!(placed(&[range]).await, other, "a range that is used up");
+    assert_eq!(placed(&[range.clone()]).await, other, "a range that is used up");
     assert_eq!(placed(&[binding(Some(8001), None)]).await, other, "a port that is taken");
     assert_eq!(placed(&[binding(None, Some((8001, 8002)))]).await, full, "8002 is held for udp alone");
     hold(other, "tcp", 8000).await;
