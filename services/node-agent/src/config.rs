@@ -80,6 +80,21 @@ pub struct Config {
     /// Bounds on what an image may do to this host.
     #[serde(default)]
     pub image_limits: ImageLimits,
+    /// What layers become on this host. Those that are here stay what they are, but that images go where
+    /// none are made.
+    #[serde(default)]
+    pub layers_as: LayersAs,
+}
+
+/// What layers become on a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayersAs {
+    /// Images, if the kernel mounts them and shows them with a project's ids; else directories.
+    #[default]
+    Images,
+    /// Directories.
+    Directories,
 }
 
 /// What to report instead of what is probed.
@@ -108,6 +123,9 @@ pub struct ImageLimits {
     pub ratio_free_bytes: u64,
     /// Layers fetched at once.
     pub parallel_layers: usize,
+    /// Bytes of memory for the names and owners of one layer that becomes an image; one with more of them
+    /// becomes a directory.
+    pub tree_bytes: u64,
 }
 
 impl Default for ImageLimits {
@@ -118,6 +136,7 @@ impl Default for ImageLimits {
             ratio: 250,
             ratio_free_bytes: 256 << 20,
             parallel_layers: 4,
+            tree_bytes: 64 << 20,
         }
     }
 }

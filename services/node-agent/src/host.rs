@@ -111,6 +111,11 @@ impl Places {
         self.data_dir.join("probe")
     }
 
+    /// Where it tries out what layers can be.
+    pub(crate) fn layer_trial(&self) -> PathBuf {
+        self.data_dir.join("layer-trial")
+    }
+
     pub(crate) fn trash(&self) -> PathBuf {
         self.data_dir.join("trash")
     }

@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     io::{self, Read},
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     config::ImageLimits,
-    layers::{Layers, Limits, Source, UnpackError, unpack},
+    layers::{Form, Layer, Layers, Limits, Source, UnpackError, unpack},
 };
 
 /// Chunks on their way from the connection to the unpacker; each is at most a TLS record or two.
@@ -26,7 +25,7 @@ const CHUNKS_IN_FLIGHT: usize = 32;
 /// Tries for what may pass: image-svc restarting, a broken connection.
 const ATTEMPTS: u32 = 6;
 
-type Fetch = Shared<BoxFuture<'static, Result<PathBuf, String>>>;
+type Fetch = Shared<BoxFuture<'static, Result<Layer, String>>>;
 
 /// Brings layers here.
 #[derive(Clone)]
@@ -50,17 +49,17 @@ impl Images {
     ///
     /// # Errors
     /// Why not, in words for the tenant.
-    pub(crate) async fn ensure(&self, image: &PlannedImage) -> Result<Vec<PathBuf>, String> {
+    pub(crate) async fn ensure(&self, image: &PlannedImage) -> Result<Vec<Layer>, String> {
         let layers = distinct(&image.layers);
         futures::future::try_join_all(layers.into_iter().map(|layer| self.layer(layer))).await
     }
 
     /// The same, if all of them are here.
-    pub(crate) fn find(&self, image: &PlannedImage) -> Option<Vec<PathBuf>> {
+    pub(crate) fn find(&self, image: &PlannedImage) -> Option<Vec<Layer>> {
         distinct(&image.layers).into_iter().map(|layer| self.0.layers.find(&layer.diff_id)).collect()
     }
 
-    fn layer(&self, layer: LayerDescriptor) -> BoxFuture<'static, Result<PathBuf, String>> {
+    fn layer(&self, layer: LayerDescriptor) -> BoxFuture<'static, Result<Layer, String>> {
         if let Some(here) = self.0.layers.find(&layer.diff_id) {
             return futures::future::ready(Ok(here)).boxed();
         }
@@ -95,17 +94,29 @@ fn distinct(layers: &[LayerDescriptor]) -> Vec<LayerDescriptor> {
 /// Why one try failed, and whether another may help.
 struct Failed {
     passing: bool,
+    /// It can only be a directory.
+    no_image: bool,
     why: String,
 }
 
+impl Failed {
+    fn for_good(why: String) -> Self {
+        Self { passing: false, no_image: false, why }
+    }
+}
+
 impl Inner {
-    async fn fetch_patiently(&self, layer: &LayerDescriptor) -> Result<PathBuf, String> {
+    async fn fetch_patiently(&self, layer: &LayerDescriptor) -> Result<Layer, String> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(3));
-        let mut attempt = 0;
+        let (mut attempt, mut form) = (0, self.layers.form());
         loop {
             attempt += 1;
-            match self.fetch(layer).await {
-                Ok(path) => return Ok(path),
+            match self.fetch(layer, form).await {
+                Ok(here) => return Ok(here),
+                Err(failed) if failed.no_image && form == Form::Image => {
+                    tracing::info!(layer = %layer.digest, why = failed.why, "unpacking a layer as a directory");
+                    form = Form::Directory;
+                }
                 Err(failed) if failed.passing && attempt < ATTEMPTS => {
                     tracing::info!(layer = %layer.digest, attempt, why = failed.why, "fetching a layer again");
                     backoff.wait().await;
@@ -118,7 +129,7 @@ impl Inner {
         }
     }
 
-    async fn fetch(&self, layer: &LayerDescriptor) -> Result<PathBuf, Failed> {
+    async fn fetch(&self, layer: &LayerDescriptor, form: Form) -> Result<Layer, Failed> {
         let _slot = self.slots.acquire().await;
         if let Some(here) = self.layers.find(&layer.diff_id) {
             return Ok(here);
@@ -130,6 +141,7 @@ impl Inner {
             .await
             .map_err(|e| Failed {
                 passing: matches!(e, model::Error::Unavailable(_)),
+                no_image: false,
                 why: format!("layer {}: {e}", layer.digest),
             })?;
         let (sender, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
@@ -144,13 +156,12 @@ impl Inner {
         };
         let (layers, wanted) = (self.layers.clone(), layer.clone());
         let limits = self.limits_for(layer);
-        let unpacking = tokio::task::spawn_blocking(move || stage_and_unpack(&layers, &wanted, limits, chunks));
+        let unpacking = tokio::task::spawn_blocking(move || stage_and_unpack(&layers, &wanted, (form, limits), chunks));
         let (unpacked, ()) = tokio::join!(unpacking, feed);
-        let path =
-            unpacked.unwrap_or_else(|e| Err(Failed { passing: false, why: format!("unpacking failed: {e}") }))?;
+        let here = unpacked.unwrap_or_else(|e| Err(Failed::for_good(format!("unpacking failed: {e}"))))?;
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(layer = %layer.diff_id, bytes = layer.size_bytes, elapsed_ms, "layer unpacked");
-        Ok(path)
+        tracing::info!(layer = %layer.diff_id, bytes = layer.size_bytes, ?form, elapsed_ms, "layer unpacked");
+        Ok(here)
     }
 
     fn limits_for(&self, layer: &LayerDescriptor) -> Limits {
@@ -160,6 +171,7 @@ impl Inner {
             entries: self.limits.entries,
             ratio: self.limits.ratio,
             ratio_free_bytes: self.limits.ratio_free_bytes,
+            tree_bytes: self.limits.tree_bytes,
         }
     }
 }
@@ -167,13 +179,14 @@ impl Inner {
 fn stage_and_unpack(
     layers: &Layers,
     layer: &LayerDescriptor,
-    limits: Limits,
+    (form, limits): (Form, Limits),
     chunks: mpsc::Receiver<io::Result<Bytes>>,
-) -> Result<PathBuf, Failed> {
-    let hosts = |e: &io::Error| Failed { passing: false, why: format!("layer {}: {e}", layer.digest) };
-    let stage = layers.stage().map_err(|e| hosts(&e))?;
+) -> Result<Layer, Failed> {
+    let hosts = |e: &io::Error| Failed::for_good(format!("layer {}: {e}", layer.digest));
+    let stage = layers.stage(form).map_err(|e| hosts(&e))?;
     let blob = ChunkReader { chunks, current: Bytes::new() };
-    unpack(Source { blob, layer, limits }, stage.path()).map_err(|e| Failed {
+    unpack(Source { blob, layer, limits }, stage.path(), form).map_err(|e| Failed {
+        no_image: matches!(&e, UnpackError::TooLargeForImage(..)),
         passing: matches!(&e, UnpackError::Failed(_, io) if io.kind() == io::ErrorKind::ConnectionAborted),
         why: e.to_string(),
     })?;

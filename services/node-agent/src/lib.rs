@@ -52,11 +52,12 @@ use runtime::Sealed;
 
 use crate::{
     api::AgentState,
+    config::LayersAs,
     discard::Trash,
     host::{Host, Places, boot_id},
     identity::Identity,
     image::Images,
-    layers::Layers,
+    layers::{Form, Layers},
     ledger::Ledger,
     neighbours::Neighbours,
     net::Net,
@@ -116,9 +117,10 @@ fn make_host(
     let boot_file = places.data_dir().join("boot");
     let rebooted = fs::read_to_string(&boot_file).is_ok_and(|last| last != boot);
     let trash = Trash::open(places.trash())?;
-    let layers = Layers::open(places.layers(), trash.clone(), &boot)?;
-    fs::write(&boot_file, &boot)?;
     let tenancy = Tenancy::open(places.namespaces(), places.layers(), &places.probe())?;
+    let form = layer_form(&config, &tenancy, &places);
+    let layers = Layers::open(places.layers(), trash.clone(), &boot, form)?;
+    fs::write(&boot_file, &boot)?;
     Ok(Arc::new(Host {
         images: Images::new(layers, images, config.image_limits),
         net: Net::new(&config.netd_socket)?,
@@ -139,6 +141,21 @@ fn make_host(
         config,
         rebooted,
     }))
+}
+
+/// What layers become here.
+fn layer_form(config: &Config, tenancy: &Tenancy, places: &Places) -> Form {
+    if config.layers_as == LayersAs::Directories {
+        return Form::Directory;
+    }
+    let trial = layers::try_images(&places.layer_trial(), |layer| tenancy.try_layer(layer, &places.probe()));
+    match trial {
+        Ok(()) => Form::Image,
+        Err(error) => {
+            tracing::warn!(%error, "this kernel cannot take layers as images: they become directories");
+            Form::Directory
+        }
+    }
 }
 
 /// The shim as nobody can write to it. A kernel that cannot do that runs it as it is, and all execs are

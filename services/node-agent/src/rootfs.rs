@@ -22,6 +22,7 @@ pub(crate) use hold::{Hold, Visit};
 
 use crate::{
     discard::Trash,
+    layers::Layer,
     tenancy::{Overlay, Project},
 };
 
@@ -36,8 +37,8 @@ pub(crate) struct Rootfs<'a> {
     pub(crate) dir: &'a Path,
     /// Where it is mounted.
     pub(crate) on: &'a Path,
-    /// Unpacked layers, lowest first.
-    pub(crate) layers: &'a [PathBuf],
+    /// Lowest first.
+    pub(crate) layers: &'a [Layer],
     /// Nothing of it is needed after a power loss (`--rm`): unmounting need not wait for the disk.
     pub(crate) volatile: bool,
     /// Whose ids it has; the host's own without.
@@ -79,20 +80,17 @@ impl Rootfs<'_> {
         } else {
             copy_root(self.layers, &self.dir.join("upper"))?;
         }
-        let lower: Vec<&Path> = if self.layers.is_empty() {
-            vec![&empty]
-        } else {
-            self.layers.iter().rev().map(PathBuf::as_path).collect()
-        };
         if let Some(project) = self.project {
-            return self.mount_mapped(project, &lower);
+            return self.mount_mapped(project);
         }
+        let lower: Vec<PathBuf> =
+            if self.layers.is_empty() { vec![empty] } else { self.layers.iter().rev().map(Layer::path).collect() };
         let options = self.options(&lower.iter().map(|p| p.display().to_string()).collect::<Vec<_>>());
         if options.len() <= MAX_OPTION_BYTES {
             return mount_overlay(self.on, &options);
         }
         // Long lists are named by descriptors, which are short.
-        let open = |p: &&Path| openat(CWD, *p, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let open = |p: &PathBuf| openat(CWD, p, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let held: Vec<OwnedFd> = lower.iter().map(open).collect::<Result<_, _>>()?;
         let names: Vec<String> = held.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
         mount_overlay(self.on, &self.options(&names))
@@ -110,26 +108,34 @@ impl Rootfs<'_> {
         Ok(())
     }
 
-    fn mount_mapped(&self, project: &Project, lower: &[&Path]) -> io::Result<()> {
+    fn mount_mapped(&self, project: &Project) -> io::Result<()> {
         let writable = project.view(self.dir)?;
-        let open = |path: &&Path| match path.strip_prefix(self.dir) {
+        let own = || openat(&writable, "empty", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let lower = if self.layers.is_empty() {
             // No layers at all: an empty directory of its own.
-            Ok(own) => Ok(openat(&writable, own, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?),
-            Err(_) => project.open_layer(path),
+            vec![own()?]
+        } else {
+            self.layers.iter().rev().map(|layer| project.open_layer(layer)).collect::<io::Result<_>>()?
         };
-        let lower = lower.iter().map(open).collect::<io::Result<_>>()?;
-        Overlay { lower, writable: writable.as_fd(), volatile: self.volatile, root_id: project.root_id() }
+        let (volatile, one_device) = (self.volatile, self.is_of_many_devices());
+        Overlay { lower, writable: writable.as_fd(), volatile, one_device, root_id: project.root_id() }
             .mount(self.on)
             .map_err(|e| io::Error::other(format!("mount the container's root file system: {e}")))
+    }
+
+    /// Layers that are images are file systems of their own. Inside, everything is to be of one device all
+    /// the same: `find -xdev` and `du -x` go by it.
+    fn is_of_many_devices(&self) -> bool {
+        self.layers.iter().any(|layer| layer.mount().is_some())
     }
 
     fn options(&self, lower: &[String]) -> String {
         let (upper, work) = (self.dir.join("upper"), self.dir.join("work"));
         let volatile = if self.volatile { ",volatile" } else { "" };
-        // Without redirects and metacopies the upper directory alone tells what was changed.
+        let one_device = if self.is_of_many_devices() { ",xino=on" } else { "" };
         // Without redirects and metacopies the upper directory alone tells what was changed.
         format!(
-            "lowerdir={},upperdir={},workdir={},index=off,redirect_dir=off,metacopy=off{volatile}",
+            "lowerdir={},upperdir={},workdir={},index=off,redirect_dir=off,metacopy=off{volatile}{one_device}",
             lower.join(":"),
             upper.display(),
             work.display()
@@ -143,9 +149,9 @@ fn mount_overlay(rootfs: &Path, options: &str) -> io::Result<()> {
 }
 
 /// The merged root shows the upper's owner and mode, so it takes them from the topmost layer.
-fn copy_root(layers: &[PathBuf], upper: &Path) -> io::Result<()> {
+fn copy_root(layers: &[Layer], upper: &Path) -> io::Result<()> {
     let Some(top) = layers.last() else { return Ok(()) };
-    let (from, to) = (fs::metadata(top)?, fs::metadata(upper)?);
+    let (from, to) = (fs::metadata(top.path())?, fs::metadata(upper)?);
     // Once the container has changed its root, that stays.
     if to.uid() == 0 && to.gid() == 0 && to.mode() & 0o7777 == 0o755 {
         std::os::unix::fs::chown(upper, Some(from.uid()), Some(from.gid()))?;
@@ -186,13 +192,13 @@ mod tests {
     fn a_hundred_and_twenty_layers_mount_and_unmount_without_a_trace() {
         let root = tempfile::tempdir().expect("temporary directory");
         let trash = Trash::open(root.path().join("trash")).expect("trash");
-        let layers: Vec<PathBuf> = (0..120)
+        let layers: Vec<Layer> = (0..120)
             .map(|n| {
                 let dir = root.path().join(format!("layers/{n:064}/fs"));
                 fs::create_dir_all(&dir).expect("create");
                 fs::write(dir.join(format!("f{n}")), n.to_string()).expect("write");
                 fs::write(dir.join("top"), n.to_string()).expect("write");
-                dir
+                Layer::of_directory(dir)
             })
             .collect();
         let dir = root.path().join("container");
@@ -221,11 +227,61 @@ mod tests {
         prepare(&dir).expect("prepares");
         // What the kernel leaves when the host dies.
         fs::create_dir_all(dir.join("work/work/incompat/volatile")).expect("create");
-        let layers = [layer];
+        let layers = [Layer::of_directory(layer)];
         let merged = dir.join("mount/fs");
         Rootfs { dir: &dir, on: &merged, layers: &layers, volatile: true, project: None }
             .mount(&trash)
             .expect("mounts");
+        unmount(&merged).expect("unmounts");
+    }
+
+    #[test]
+    fn images_and_directories_are_layers_of_one_root_on_one_device() {
+        use erofs::{Attributes, Image, Made, Tree};
+
+        let root = tempfile::tempdir().expect("temporary directory");
+        let trash = Trash::open(root.path().join("trash")).expect("trash");
+        let directory = root.path().join("directory");
+        for file in ["gone", "hidden/below", "kept"] {
+            let path = directory.join(file);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("create");
+            fs::write(path, "directory").expect("write");
+        }
+        let home = root.path().join("image");
+        fs::create_dir(&home).expect("create");
+        let mut image = Image::begin(fs::File::create(home.join("image")).expect("create")).expect("begins");
+        let attributes = |mode| Attributes { mode, ..Attributes::default() };
+        let mut tree = Tree::new(attributes(0o751));
+        let content = image.content(&mut &b"image"[..], 5).expect("content");
+        tree.add(Tree::ROOT, b"gone", Made::Whiteout, attributes(0)).expect("adds");
+        let hiding = std::collections::BTreeMap::from([("trusted.overlay.opaque".into(), b"y".as_slice().into())]);
+        let hidden = Attributes { xattrs: hiding, ..attributes(0o755) };
+        let dir = tree.add(Tree::ROOT, b"hidden", Made::Directory, hidden).expect("adds");
+        tree.add(dir, b"above", Made::File(content), attributes(0o600)).expect("adds");
+        image.finish(&tree, [1; 16]).expect("finishes");
+        let layers = [Layer::of_directory(directory), Layer::of_image(home).expect("mounts")];
+        let dir = root.path().join("container");
+        prepare(&dir).expect("prepares");
+        let merged = dir.join("mount/fs");
+        let rootfs = Rootfs { dir: &dir, on: &merged, layers: &layers, volatile: false, project: None };
+        rootfs.mount(&trash).expect("mounts");
+        let (at, device) =
+            (|path: &str| merged.join(path), |path: &str| fs::metadata(merged.join(path)).expect(path).dev());
+        assert!(!at("gone").exists() && !at("hidden/below").exists());
+        assert_eq!(fs::read_to_string(at("hidden/above")).expect("read"), "image");
+        assert_eq!(fs::read_to_string(at("kept")).expect("read"), "directory");
+        assert_eq!(fs::metadata(&merged).expect("root").mode() & 0o7777, 0o751);
+        let inode = fs::metadata(at("hidden/above")).expect("file").ino();
+        fs::write(at("hidden/above"), "changed").expect("copied up");
+        assert_eq!(fs::metadata(at("hidden/above")).expect("file").ino(), inode);
+        fs::write(at("new"), "").expect("written");
+        for file in ["kept", "hidden", "hidden/above", "new"] {
+            assert_eq!(device(file), device("."), "{file}");
+        }
+        // Whoever made the mount may have gone.
+        drop(layers);
+        assert_eq!(fs::read_to_string(dir.join("upper/hidden/above")).expect("read"), "changed");
+        assert_eq!(fs::read_to_string(at("hidden/above")).expect("read"), "changed");
         unmount(&merged).expect("unmounts");
     }
 }

@@ -23,6 +23,8 @@ use contract::host::{PROJECT_IDS, PlannedContainer};
 use model::ProjectId;
 use runtime::UserNamespace;
 
+use crate::layers::Layer;
+
 pub(crate) use names::make_uts;
 pub(crate) use view::{Overlay, become_user};
 
@@ -54,11 +56,24 @@ impl Tenancy {
     /// The directory cannot be made.
     pub(crate) fn open(dir: PathBuf, layers: PathBuf, probe: &Path) -> io::Result<Self> {
         crate::host::make_private(&dir)?;
-        let missing = view::probe(probe).err().map(|e| e.to_string());
+        let missing = view::probe(probe, None).err().map(|e| e.to_string());
         if let Some(why) = &missing {
             tracing::error!(why, "containers of different projects share this host's user ids");
         }
         Ok(Self { dir, layers, missing, known: Mutex::default() })
+    }
+
+    /// Whether a layer that is mounted on its own shows in root file systems with a project's ids. `place`
+    /// is a directory of the trial's own.
+    ///
+    /// # Errors
+    /// What this kernel cannot do.
+    pub(crate) fn try_layer(&self, layer: &Layer, place: &Path) -> io::Result<()> {
+        match (&self.missing, layer.mount()) {
+            (None, Some(mount)) => view::probe(place, Some(mount)),
+            (Some(why), _) => Err(io::Error::other(why.clone())),
+            (None, None) => Err(io::Error::other("it is not mounted")),
+        }
     }
 
     /// The container's project, made if it is new here. `None`: the host's own ids.
@@ -144,8 +159,11 @@ impl Project {
     ///
     /// # Errors
     /// It is gone.
-    pub(crate) fn open_layer(&self, layer: &Path) -> io::Result<OwnedFd> {
-        view::open_below(self.layers.as_fd(), &self.layers_dir, layer)
+    pub(crate) fn open_layer(&self, layer: &Layer) -> io::Result<OwnedFd> {
+        match layer.mount() {
+            Some(mount) => view::of_mount(mount, self.userns.as_fd()),
+            None => view::open_below(self.layers.as_fd(), &self.layers_dir, layer.home()),
+        }
     }
 
     /// Has a mount that is nowhere yet show its files with the project's ids.

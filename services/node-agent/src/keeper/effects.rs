@@ -16,6 +16,7 @@ use super::{
 use crate::{
     freezer,
     host::{Host, SharedHost},
+    layers::Layer,
     limits,
     rootfs::{self, Hold, Rootfs},
     shims,
@@ -160,7 +161,7 @@ impl Task {
     }
 
     /// Mounts the root file system over its layers, unless it is mounted.
-    pub(super) fn mount_rootfs(&self, layers: &[std::path::PathBuf]) -> std::io::Result<()> {
+    pub(super) fn mount_rootfs(&self, layers: &[Layer]) -> std::io::Result<()> {
         let Some(plan) = &self.plan else { return Err(std::io::Error::other("nothing is known of the container")) };
         with_rootfs(&self.host, plan, layers, |rootfs| self.hold.for_run(rootfs, &self.host.trash))
     }
@@ -283,7 +284,7 @@ fn remove_mount_point(rootfs: &std::path::Path) -> std::io::Result<()> {
 pub(crate) fn with_rootfs<T>(
     host: &Host,
     plan: &PlannedContainer,
-    layers: &[std::path::PathBuf],
+    layers: &[Layer],
     work: impl FnOnce(&Rootfs<'_>) -> std::io::Result<T>,
 ) -> std::io::Result<T> {
     let project = host.tenancy.project_of(plan)?;

@@ -2,9 +2,11 @@
 //! digests computed on the way.
 
 use std::{
-    cell::Cell,
     io::{self, BufReader, Read},
-    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use model::{Digest, DigestAlgorithm, LayerEncoding};
@@ -23,6 +25,8 @@ pub(crate) struct Limits {
     pub(crate) ratio: u64,
     /// See `ratio`.
     pub(crate) ratio_free_bytes: u64,
+    /// Memory for the tree of one that becomes an image.
+    pub(crate) tree_bytes: u64,
 }
 
 /// 32 MiB of window: all that common packers use; `--long=31` would take 2 GiB of this host.
@@ -32,7 +36,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 pub(super) struct Hashing<R> {
     inner: R,
     hash: Context,
-    count: Rc<Cell<u64>>,
+    count: Arc<AtomicU64>,
 }
 
 impl<R: Read> Hashing<R> {
@@ -41,10 +45,10 @@ impl<R: Read> Hashing<R> {
             DigestAlgorithm::Sha256 => &SHA256,
             DigestAlgorithm::Sha512 => &SHA512,
         };
-        Self { inner, hash: Context::new(hash), count: Rc::default() }
+        Self { inner, hash: Context::new(hash), count: Arc::default() }
     }
 
-    pub(super) fn counter(&self) -> Rc<Cell<u64>> {
+    pub(super) fn counter(&self) -> Arc<AtomicU64> {
         self.count.clone()
     }
 
@@ -74,7 +78,7 @@ impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
         self.hash.update(&buf[..n]);
-        self.count.set(self.count.get() + n as u64);
+        self.count.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
 }
@@ -83,7 +87,7 @@ impl<R: Read> Read for Hashing<R> {
 pub(super) struct Bounded<R> {
     inner: R,
     limits: Limits,
-    packed: Rc<Cell<u64>>,
+    packed: Arc<AtomicU64>,
     unpacked: u64,
 }
 
@@ -91,7 +95,7 @@ impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
         self.unpacked += n as u64;
-        let packed = self.packed.get();
+        let packed = self.packed.load(Ordering::Relaxed);
         if packed > self.limits.packed_bytes {
             return Err(refuse(format!("is longer than the {} bytes it was announced with", self.limits.packed_bytes)));
         }
@@ -128,7 +132,7 @@ impl<R: Read> Decoder<R> {
     ) -> io::Result<Self> {
         let blob = Hashing::new(blob, algorithm);
         let packed = blob.counter();
-        fn bounded<D>(inner: D, limits: Limits, packed: Rc<Cell<u64>>) -> Bounded<D> {
+        fn bounded<D>(inner: D, limits: Limits, packed: Arc<AtomicU64>) -> Bounded<D> {
             Bounded { inner, limits, packed, unpacked: 0 }
         }
         let buffered = |blob| BufReader::with_capacity(128 << 10, blob);
@@ -158,7 +162,7 @@ impl<R: Read> Decoder<R> {
         if blob.get_mut().read(&mut rest)? != 0 {
             return Err(refuse("has bytes after its end"));
         }
-        let count = blob.counter().get();
+        let count = blob.counter().load(Ordering::Relaxed);
         Ok((count, blob.finish()))
     }
 }

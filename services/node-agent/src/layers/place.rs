@@ -121,7 +121,7 @@ impl<'a> Placer<'a> {
     }
 
     fn attempt<R: io::Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> io::Result<()> {
-        let path = self.parts(&entry.path, entry)?;
+        let path = parts(&entry.path, entry, self.rules.whiteouts)?;
         let Some((name, parent)) = path.split_last() else {
             return match entry.kind {
                 // The root itself: its owner, mode and time. An upload changes what is below only.
@@ -134,7 +134,7 @@ impl<'a> Placer<'a> {
             return Err(refuse(format!("contains a device node: {}", entry.shown())));
         }
         self.enter(parent, entry)?;
-        if let Some(hidden) = name.strip_prefix(b".wh.").filter(|_| self.rules.whiteouts) {
+        if let Some(hidden) = hidden_by(name).filter(|_| self.rules.whiteouts) {
             return self.whiteout(hidden, entry);
         }
         let existing = self.look(name)?;
@@ -177,7 +177,7 @@ impl<'a> Placer<'a> {
     /// Sets what could not be set before everything was in place.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.last = None;
-        for (path, mtime) in self.times.iter().rev() {
+        for (path, mtime) in &self.times {
             let resolve = inside() | ResolveFlags::NO_SYMLINKS;
             let at = openat2(&self.dir, path.as_slice(), DIRECTORY, Mode::empty(), resolve);
             // It may have been replaced since; then its time no longer matters.
@@ -282,7 +282,7 @@ impl<'a> Placer<'a> {
 
     /// The target is a path from the root, whatever the link's own place, and never a directory.
     fn hardlink(&self, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let target = self.parts(&entry.link, entry)?;
+        let target = parts(&entry.link, entry, self.rules.whiteouts)?;
         let (target_name, target_parent) = target.split_last().ok_or_else(|| outside(entry))?;
         let from = if target_parent.is_empty() {
             openat(&self.dir, ".", DIRECTORY, Mode::empty())?
@@ -360,37 +360,42 @@ impl<'a> Placer<'a> {
         Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
     }
 
-    /// The names of a path. In a layer `..` is refused: an image has no honest use for it. In an upload
-    /// it is taken back, as dockerd cleans names, and refused where it climbs.
-    fn parts<'p>(&self, path: &'p [u8], entry: &Entry) -> io::Result<Vec<&'p [u8]>> {
-        let mut parts: Vec<&[u8]> = Vec::new();
-        for part in path.split(|b| *b == b'/') {
-            match part {
-                b"" | b"." => {}
-                b".." if self.rules.whiteouts || parts.pop().is_none() => return Err(outside(entry)),
-                b".." => {}
-                name => parts.push(name),
-            }
-        }
-        if path.contains(&0) {
-            return Err(refuse("has a path with a zero byte"));
-        }
-        if parts.len() > MAX_DEPTH {
-            return Err(refuse(format!("has a path of more than {MAX_DEPTH} directories")));
-        }
-        Ok(parts)
-    }
-
     fn set_times(&self, name: &[u8], entry: &Entry) -> io::Result<()> {
         Ok(utimensat(self.parent(), name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
+}
+
+/// The names of a path. In a layer (`strict`) `..` is refused: an image has no honest use for it. In an
+/// upload it is taken back, as dockerd cleans names, and refused where it climbs.
+pub(super) fn parts<'p>(path: &'p [u8], entry: &Entry, strict: bool) -> io::Result<Vec<&'p [u8]>> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if strict || parts.pop().is_none() => return Err(outside(entry)),
+            b".." => {}
+            name => parts.push(name),
+        }
+    }
+    if path.contains(&0) {
+        return Err(refuse("has a path with a zero byte"));
+    }
+    if parts.len() > MAX_DEPTH {
+        return Err(refuse(format!("has a path of more than {MAX_DEPTH} directories")));
+    }
+    Ok(parts)
+}
+
+/// The name that an OCI whiteout of this name is about.
+pub(super) fn hidden_by(name: &[u8]) -> Option<&[u8]> {
+    name.strip_prefix(b".wh.")
 }
 
 fn inside() -> ResolveFlags {
     ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS
 }
 
-fn outside(entry: &Entry) -> io::Error {
+pub(super) fn outside(entry: &Entry) -> io::Error {
     refuse(format!("has an entry outside of its root: {}", entry.shown()))
 }
 
@@ -417,7 +422,7 @@ fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
 
 /// Overlay reads its own attributes from lower layers: one in an image could redirect a lookup to
 /// anywhere in another layer.
-fn refuse_overlay_xattrs(entry: &Entry) -> io::Result<()> {
+pub(super) fn refuse_overlay_xattrs(entry: &Entry) -> io::Result<()> {
     let overlay = |name: &&String| name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.");
     match entry.xattrs.keys().find(overlay) {
         Some(name) => Err(refuse(format!("sets the attribute {name} on {}", entry.shown()))),
@@ -425,14 +430,16 @@ fn refuse_overlay_xattrs(entry: &Entry) -> io::Result<()> {
     }
 }
 
+/// Labels and ACLs of the machine an image was built on mean nothing here.
+pub(super) fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&str, &[u8])> {
+    let all = entry.xattrs.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    all.filter(|(name, _)| name.starts_with("user.") || *name == "security.capability")
+}
+
 fn set_xattrs(fd: &impl AsFd, entry: &Entry) -> io::Result<()> {
     refuse_overlay_xattrs(entry)?;
-    for (name, value) in &entry.xattrs {
-        // Labels and ACLs of the machine an image was built on mean nothing here.
-        if !name.starts_with("user.") && name != "security.capability" {
-            continue;
-        }
-        match fsetxattr(fd, name.as_str(), value, XattrFlags::empty()) {
+    for (name, value) in kept_xattrs(entry) {
+        match fsetxattr(fd, name, value, XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(e) => return Err(e.into()),
         }

@@ -112,6 +112,7 @@ impl Drop for Visit {
 #[cfg(test)]
 mod tests {
     use super::{super::is_mounted, *};
+    use crate::layers::Layer;
 
     #[test]
     fn the_last_one_unmounts_whoever_it_is() {
@@ -119,7 +120,7 @@ mod tests {
         let trash = Trash::open(root.path().join("trash")).expect("trash");
         let layer = root.path().join("layer");
         std::fs::create_dir(&layer).expect("create");
-        let (dir, layers) = (root.path().join("container"), [layer]);
+        let (dir, layers) = (root.path().join("container"), [Layer::of_directory(layer)]);
         let (merged, hold) = (dir.join("mount/fs"), Hold::default());
         let rootfs = Rootfs { dir: &dir, on: &merged, layers: &layers, volatile: false, project: None };
         let mounted = || is_mounted(&merged).expect("stat");

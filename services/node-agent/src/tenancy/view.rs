@@ -32,6 +32,17 @@ pub(super) fn of(dir: &Path, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
+/// All of a file system that is mounted nowhere, with the ids of `userns`. Not attached either.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn of_mount(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(mount, "", flags)?;
+    map_ids(&tree, userns)?;
+    Ok(tree)
+}
+
 pub(super) fn map_ids(tree: &OwnedFd, userns: BorrowedFd<'_>) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
@@ -63,6 +74,8 @@ pub(crate) struct Overlay<'a> {
     pub(crate) writable: BorrowedFd<'a>,
     /// Nothing of it is needed after a power loss.
     pub(crate) volatile: bool,
+    /// Layers are of several file systems, and what is inside is to be of one device.
+    pub(crate) one_device: bool,
     /// What root of the container is outside.
     pub(crate) root_id: u32,
 }
@@ -96,6 +109,9 @@ impl Overlay<'_> {
         }
         if self.volatile {
             fsconfig_set_flag(context.as_fd(), "volatile").map_err(told)?;
+        }
+        if self.one_device {
+            fsconfig_set_string(context.as_fd(), "xino", "on").map_err(told)?;
         }
         become_user(self.root_id)?;
         fsconfig_create(context.as_fd()).map_err(told)?;
@@ -131,14 +147,15 @@ pub(crate) fn become_user(id: u32) -> io::Result<()> {
 }
 
 /// Whether this kernel can do all of it on the file system of `place`, a directory of the probe's own:
-/// mounts an overlay as containers have it and writes a file in it.
+/// mounts an overlay as containers have it and writes a file in it. Over `layer`, if there is one: it has
+/// one file, `file`, which is written to then.
 ///
 /// # Errors
 /// What it cannot do.
-pub(super) fn probe(place: &Path) -> io::Result<()> {
+pub(super) fn probe(place: &Path, layer: Option<BorrowedFd<'_>>) -> io::Result<()> {
     // An agent that was killed while it probed has left its mount.
     clear(place);
-    let outcome = try_out(place);
+    let outcome = try_out(place, layer);
     clear(place);
     outcome
 }
@@ -148,7 +165,7 @@ fn clear(place: &Path) {
     let _ = std::fs::remove_dir_all(place);
 }
 
-fn try_out(place: &Path) -> io::Result<()> {
+fn try_out(place: &Path, layer: Option<BorrowedFd<'_>>) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
 
     let named = |what: &'static str| move |e: io::Error| io::Error::new(e.kind(), format!("{what}: {e}"));
@@ -157,8 +174,12 @@ fn try_out(place: &Path) -> io::Result<()> {
     }
     let userns = super::userns::transient(PROBE_ID).map_err(named("user namespaces"))?;
     let view = of(place, userns.as_fd()).map_err(named("idmapped mounts"))?;
-    let lower = vec![openat(&view, "lower", DIRECTORY, Mode::empty())?];
-    let overlay = Overlay { lower, writable: view.as_fd(), volatile: false, root_id: PROBE_ID };
+    let lower = match layer {
+        Some(layer) => of_mount(layer, userns.as_fd()).map_err(named("idmapped mounts of images"))?,
+        None => openat(&view, "lower", DIRECTORY, Mode::empty())?,
+    };
+    let (lower, one_device) = (vec![lower], layer.is_some());
+    let overlay = Overlay { lower, writable: view.as_fd(), volatile: false, one_device, root_id: PROBE_ID };
     let merged = place.join("merged");
     overlay.mount(&merged).map_err(named("overlay over idmapped mounts"))?;
     thread::scope(|scope| {
@@ -194,9 +215,9 @@ mod tests {
     fn a_probe_that_was_cut_short_is_cleared_by_the_next() {
         let dir = tempfile::tempdir().expect("tempdir");
         let place = dir.path().join("probe");
-        try_out(&place).expect("this kernel can");
+        try_out(&place, None).expect("this kernel can");
         assert!(place.join("merged/file").exists(), "left mounted, as by a killed agent");
-        probe(&place).expect("probes again");
+        probe(&place, None).expect("probes again");
         assert!(!place.exists(), "nothing stays, mounted or not");
     }
 }

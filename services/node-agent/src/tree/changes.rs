@@ -205,7 +205,8 @@ mod tests {
         let dir = root.path().join("container");
         prepare(&dir).expect("prepares");
         let merged = dir.join("mount/fs");
-        Rootfs { dir: &dir, on: &merged, layers: &layers, volatile: false, project: None }
+        let below = layers.clone().map(crate::layers::Layer::of_directory);
+        Rootfs { dir: &dir, on: &merged, layers: &below, volatile: false, project: None }
             .mount(&trash)
             .expect("mounts");
         let at = |path: &str| merged.join(path);

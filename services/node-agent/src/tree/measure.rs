@@ -14,18 +14,19 @@ use contract::agent::ContainerSize;
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 
 use super::{root::Node, walk::Listing};
+use crate::layers::Layer;
 
 /// Time for one tree; a tenant can make one of any size.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Weights of layers, by directory.
+/// Weights of layers, by where they are kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LayerWeights(Arc<Mutex<HashMap<PathBuf, u64>>>);
 
 impl LayerWeights {
     /// A container's size; `None` if it cannot be told in time.
-    pub(crate) fn container(&self, id: model::ContainerId, dir: &Path, layers: &[PathBuf]) -> Option<ContainerSize> {
-        let rw_bytes = match weigh(&dir.join("upper")) {
+    pub(crate) fn container(&self, id: model::ContainerId, dir: &Path, layers: &[Layer]) -> Option<ContainerSize> {
+        let rw_bytes = match pinned(&dir.join("upper")).and_then(weigh) {
             Ok(bytes) => bytes,
             // Nothing was prepared yet.
             Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
@@ -39,19 +40,22 @@ impl LayerWeights {
         Some(ContainerSize { id, rw_bytes, rootfs_bytes })
     }
 
-    fn layer(&self, layer: &Path) -> Option<u64> {
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(layer) {
+    fn layer(&self, layer: &Layer) -> Option<u64> {
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(layer.home()) {
             return Some(*known);
         }
-        let bytes = weigh(layer).ok()?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.to_owned(), bytes);
+        let bytes = layer.open().and_then(weigh).ok()?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.home().to_owned(), bytes);
         Some(bytes)
     }
 }
 
+fn pinned(dir: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// The lengths of everything below that is no directory, each file once.
-fn weigh(tree: &Path) -> io::Result<u64> {
-    let top: OwnedFd = openat(CWD, tree, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+fn weigh(top: OwnedFd) -> io::Result<u64> {
     let began = Instant::now();
     let (mut bytes, mut seen) = (0_u64, HashSet::new());
     let mut above = vec![Listing::new(Node::pin(top)?.list()?, 0)?];
@@ -91,6 +95,6 @@ mod tests {
         fs::hard_link(root.path().join("a/b/file"), root.path().join("again")).expect("link");
         std::os::unix::fs::symlink("four", root.path().join("link")).expect("link");
         fs::File::create(root.path().join("hole")).expect("create").set_len(1 << 40).expect("length");
-        assert_eq!(weigh(root.path()).expect("weighs"), 1000 + 4 + (1 << 40));
+        assert_eq!(weigh(pinned(root.path()).expect("opens")).expect("weighs"), 1000 + 4 + (1 << 40));
     }
 }

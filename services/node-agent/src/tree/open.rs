@@ -20,6 +20,7 @@ use super::{
 use crate::{
     host::SharedHost,
     keeper::{Handle, with_rootfs},
+    layers::Layer,
     rootfs::Visit,
     tenancy::Project,
 };
@@ -32,7 +33,7 @@ pub(crate) struct Tree {
     /// As the container sees it, or would if it ran.
     pub(super) root: Root,
     pub(super) plan: PlannedContainer,
-    layers: Vec<PathBuf>,
+    layers: Vec<Layer>,
     dir: PathBuf,
     /// How owners appear in the mounted root file system.
     owners: Owners,
@@ -133,9 +134,9 @@ impl Tree {
         pinned(&self.dir.join("upper")).map_err(Error::internal)
     }
 
-    /// The directories of the image's layers, topmost first.
+    /// The roots of the image's layers, topmost first.
     pub(super) fn lower(&self) -> io::Result<Vec<OwnedFd>> {
-        self.layers.iter().rev().map(pinned).collect()
+        self.layers.iter().rev().map(Layer::open).collect()
     }
 
     /// Why nothing may be written to a directory, if so.

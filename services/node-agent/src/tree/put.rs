@@ -25,6 +25,7 @@ const LIMITS: Limits = Limits {
     entries: 2_000_000,
     ratio: 250,
     ratio_free_bytes: 256 << 20,
+    tree_bytes: 0,
 };
 
 /// Extracts.

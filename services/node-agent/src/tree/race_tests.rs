@@ -27,6 +27,7 @@ const LIMITS: Limits = Limits {
     entries: 1_000_000,
     ratio: 250,
     ratio_free_bytes: 1 << 30,
+    tree_bytes: 0,
 };
 const TIME: Duration = Duration::from_secs(4);
 

@@ -26,7 +26,7 @@ use crate::rootfs::Visit;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// File systems whose content is a container's own: overlay, tmpfs, and what hosts keep data on.
-const ADMITTED: [i64; 9] = [
+const ADMITTED: [i64; 10] = [
     0x794c_7630, // overlay
     0x0102_1994, // tmpfs
     0xef53,      // ext2, ext3, ext4
@@ -36,6 +36,7 @@ const ADMITTED: [i64; 9] = [
     0xf2f5_2010, // f2fs
     0x6969,      // nfs
     0xca45_1a4e, // bcachefs
+    0xe0f5_e1e2, // erofs: layers
 ];
 
 /// See the module's text.
