@@ -155,7 +155,7 @@ fn bzip2(bytes: &[u8]) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_archive_packed_as_a_whole_is_loaded_and_one_that_was_tampered_with_is_not() {
     let stage = Stage::set(&[], "").await;
-    let layer: Vec<u8> = (0..8_192_u32).map(|n| (n * n >> 7) as u8).collect();
+    let layer: Vec<u8> = (0..8_192_u32).map(|n| ((n * n) >> 7) as u8).collect();
     let config = config(&[&layer]);
     let manifest = json!([{"Config": "c.json", "RepoTags": ["x:1"], "Layers": ["l.tar"]}]).to_string();
     let archive =
