@@ -122,6 +122,8 @@ async fn a_manifest_is_read_once_and_given_to_whoever_may_have_it_now_and_to_nob
     let path = format!("/api/v1/project/repositories/{id}");
     let opened = world.call("PATCH", &path, Some(&owner.token), Some(json!({ "public": true }))).await;
     assert_eq!(opened.status, 200);
+    // The token of before was given no right to it.
+    let foreign = token(&world, &stranger).await;
     assert_eq!(get("v1", &foreign).await.body, documents[1]);
     let closed = world.call("PATCH", &path, Some(&owner.token), Some(json!({ "public": false }))).await;
     assert_eq!((closed.status, get("v1", &foreign).await.status), (200, 404), "closed means now");
