@@ -23,6 +23,7 @@ pub(super) struct Writer {
     unsynced: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one a request, and it is idle or busy with the same things")]
 enum State {
     Idle(File, Sum),
     Busy(JoinHandle<io::Result<(File, Sum)>>),
