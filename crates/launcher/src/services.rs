@@ -26,7 +26,8 @@ impl Settings {
         Self(env)
     }
 
-    /// What the environment of this program says about these settings, for a load that the defaults refuse.
+    /// What the environment of this program says about these settings: for a load that the defaults refuse,
+    /// and to measure one way of doing a thing beside the other.
     fn inherit(mut self, fields: &[&str]) -> Self {
         for name in fields.iter().map(|field| format!("WHARFAGE_{field}")) {
             if let Ok(value) = std::env::var(&name) {
@@ -196,7 +197,8 @@ fn agent_settings(layout: &Layout, addresses: &Addresses, node: u8, address: IpA
         .file("_SHIM_PATH", &layout.binary("wharfage-shim"))
         .set("_CGROUP_PARENT", format!("/{}/n{node}", layout.tag))
         .set("CAPACITY__CONTAINERS", 4000)
-        .set("COMMON__OPS_LISTEN", format!("{address}:{}", Layout::ops_port(layout.agent_port()))))
+        .set("COMMON__OPS_LISTEN", format!("{address}:{}", Layout::ops_port(layout.agent_port())))
+        .inherit(&["_LAYERS_AS", "_START_BY"]))
 }
 
 /// What clears a host of everything its agent and netd made, once both are stopped.
