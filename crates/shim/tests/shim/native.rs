@@ -11,6 +11,7 @@ use runtime::{
 
 use crate::{
     harness::{Container, Recipe, container, until},
+    start::PASSING,
     users::Users,
 };
 
@@ -49,28 +50,7 @@ fn by_runc(container: &Container, exec: &ExecProcess) -> String {
 
 /// What is different from one process to the next, whoever makes it.
 fn lasting(text: &str) -> BTreeMap<usize, String> {
-    let passing = [
-        "Pid:",
-        "PPid:",
-        "Tgid:",
-        "Ngid:",
-        "NSpid:",
-        "NStgid:",
-        "NSpgid:",
-        "NSsid:",
-        "Vm",
-        "Rss",
-        "Hugetlb",
-        "voluntary_ctxt",
-        "nonvoluntary_ctxt",
-        "Cpus_allowed",
-        "Mems_allowed",
-        "SigQ:",
-        "SigIgn:",
-        "Threads:",
-        "CoreDumping",
-    ];
-    let lines = text.lines().filter(|line| !passing.iter().any(|start| line.starts_with(start)));
+    let lines = text.lines().filter(|line| !PASSING.iter().any(|start| line.starts_with(start)));
     lines.map(str::to_owned).enumerate().collect()
 }
 

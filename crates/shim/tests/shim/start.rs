@@ -70,7 +70,7 @@ fn facts(start: StartBy, change: &dyn Fn(&mut Recipe)) -> Vec<String> {
 }
 
 /// Lines of `/proc/self/status` that are of the moment, or of how the caller of runc was run.
-const PASSING: [&str; 20] = [
+pub(crate) const PASSING: [&str; 20] = [
     "Pid:",
     "PPid:",
     "Tgid:",
