@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(routable(&Method::GET, "/images/r:5000/a/b:1/json"), "/images/r:5000%2Fa%2Fb:1/json");
         assert_eq!(routable(&Method::POST, "/images/a/b/tag"), "/images/a%2Fb/tag");
         assert_eq!(routable(&Method::DELETE, "/images/a/json"), "/images/%61%2Fjson");
-        assert_eq!(routable(&Method::DELETE, "/containers/web/db"), "/containers/web%2Fdb");
+        assert_eq!(routable(&Method::DELETE, "/containers/web/db"), "/containers/%77eb%2Fdb");
         assert_eq!(routable(&Method::GET, "/images/json"), "/images/json");
         assert_eq!(routable(&Method::POST, "/images/create"), "/images/create");
     }
