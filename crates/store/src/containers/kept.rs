@@ -3,7 +3,8 @@
 //!
 //! Invariant: a record is kept under a version only if it was read while that version was the one. A
 //! version is `xmin`, the transaction that wrote a row, of the container's own row and of everything
-//! shown with it; a change by whomever makes another one.
+//! shown with it; a change by whomever makes another one. A transaction that has written keeps nothing: its
+//! second write of a row would leave the version as it is.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

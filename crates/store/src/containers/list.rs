@@ -21,7 +21,8 @@ struct Listed {
 macro_rules! versions {
     ($rest:literal, $($argument:expr),* $(,)?) => {
         sqlx::query!(
-            "SELECT c.id, c.xmin::text::bigint AS \"own!\", c.host_id, a.versions AS attached
+            "SELECT c.id, c.xmin::text::bigint AS \"own!\", c.host_id, a.versions AS attached,
+                 pg_current_xact_id_if_assigned() IS NULL AS \"only_reads!\"
              FROM containers c
              LEFT JOIN (SELECT s.container_id, array_agg(s.version ORDER BY s.version) AS versions
                         FROM (SELECT container_id, xmin::text::bigint AS version FROM endpoints WHERE project_id = $1
@@ -81,6 +82,7 @@ impl ProjectTx {
 
     /// Reads containers, and keeps those that were at the version they were listed with. A record is read
     /// by one query, hence is of one moment; if the version before is the version after, it is the record's.
+    /// A transaction that writes keeps nothing: what it has written it may write again under the same number.
     async fn read(&mut self, changed: &[&Listed]) -> Result<Vec<Arc<ContainerRecord>>> {
         if changed.is_empty() {
             return Ok(Vec::new());
@@ -90,8 +92,9 @@ impl ProjectTx {
         let ids: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
         let rows = versions!("AND c.id = ANY($2)", self.project.0, &ids);
         let rows = rows.fetch_all(self.connection()).await.map_err(store_error)?;
+        let read_only = rows.into_iter().filter(|row| row.only_reads);
         let after: HashMap<String, Version> =
-            rows.into_iter().map(|row| (row.id, Version { own: row.own, attached: row.attached })).collect();
+            read_only.map(|row| (row.id, Version { own: row.own, attached: row.attached })).collect();
         let before: HashMap<&ContainerId, &Version> = changed.iter().map(|c| (&c.id, &c.version)).collect();
         let records = records.into_iter().map(|mut record| {
             Arc::make_mut(&mut record.spec).shown.clear();

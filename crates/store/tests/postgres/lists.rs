@@ -89,6 +89,21 @@ async fn a_list_that_was_read_before_tells_every_change_since() {
 }
 
 #[tokio::test]
+async fn a_list_inside_a_change_is_not_what_others_are_told_after_it() {
+    let (database, seed) = fresh("lists_inside_a_change").await;
+    let store = Store::connect_lazy(&database.gateway, 4).expect("a url");
+    let project = seed.project().await.expect("project");
+    create(&store, &project, &id("a1"), "web").await;
+    let mut tx = begin(&store, &project).await;
+    assert_eq!(tx.want_running(&id("a1")).await, Ok(1));
+    assert_eq!(tx.list_containers(true).await.expect("list")[0].run, 1);
+    assert_eq!(tx.want_running(&id("a1")).await, Ok(2));
+    tx.commit().await.expect("commit");
+    let listed = begin(&store, &project).await.list_containers(true).await.expect("list");
+    assert_eq!(listed[0].run, 2, "both writes have the number of one transaction");
+}
+
+#[tokio::test]
 async fn a_list_under_change_is_never_older_than_its_question() {
     let (database, seed) = fresh("lists_under_change").await;
     let store = Store::connect_lazy(&database.gateway, 8).expect("a url");
