@@ -24,45 +24,42 @@ impl ProjectTx {
     /// # Errors
     /// `LimitExceeded` for one too many, `Forbidden` if the project may not keep so much.
     pub async fn begin_upload(&mut self, id: UploadId, repository: RepositoryId, reserved: u64) -> Result<()> {
-        let project = self.project.0;
         // A project without a limit has room: one trip.
-        let begun = sqlx::query!(
-            "INSERT INTO repository_uploads (id, repository_id, project_id, reserved_bytes) SELECT $1, $2, $3, $5
-             WHERE (SELECT count(*) FROM repository_uploads WHERE project_id = $3) < $4
-               AND (SELECT registry_bytes_max IS NULL FROM projects WHERE id = $3)",
-            id.0,
-            repository.0,
-            project,
-            UPLOADS_PER_PROJECT,
-            i64::try_from(reserved).unwrap_or(i64::MAX)
-        )
-        .execute(self.connection())
-        .await
-        .map_err(store_error)?
-        .rows_affected();
-        if begun > 0 {
+        if self.insert_upload(id, repository, reserved, true).await? {
             return Ok(());
         }
         // Where nothing more fits, nothing begins.
         self.claim_registry_bytes(reserved.max(1)).await?;
-        let begun = sqlx::query!(
-            "INSERT INTO repository_uploads (id, repository_id, project_id, reserved_bytes) SELECT $1, $2, $3, $5
-             WHERE (SELECT count(*) FROM repository_uploads WHERE project_id = $3) < $4",
-            id.0,
-            repository.0,
-            project,
-            UPLOADS_PER_PROJECT,
-            i64::try_from(reserved).unwrap_or(i64::MAX)
-        )
-        .execute(self.connection())
-        .await
-        .map_err(store_error)?
-        .rows_affected();
-        if begun == 0 {
+        if !self.insert_upload(id, repository, reserved, false).await? {
             let text = format!("the project has {UPLOADS_PER_PROJECT} uploads open; finish or cancel some");
             return Err(Error::LimitExceeded(text));
         }
         Ok(())
+    }
+
+    /// `false`: it would be one too many, or the project has a limit where it must have none.
+    async fn insert_upload(
+        &mut self,
+        id: UploadId,
+        repository: RepositoryId,
+        reserved: u64,
+        without_limit: bool,
+    ) -> Result<bool> {
+        let written = sqlx::query!(
+            "INSERT INTO repository_uploads (id, repository_id, project_id, reserved_bytes) SELECT $1, $2, $3, $5
+             WHERE (SELECT count(*) FROM repository_uploads WHERE project_id = $3) < $4
+               AND (NOT $6 OR (SELECT registry_bytes_max IS NULL FROM projects WHERE id = $3))",
+            id.0,
+            repository.0,
+            self.project.0,
+            UPLOADS_PER_PROJECT,
+            i64::try_from(reserved).unwrap_or(i64::MAX),
+            without_limit
+        )
+        .execute(self.connection())
+        .await
+        .map_err(store_error)?;
+        Ok(written.rows_affected() > 0)
     }
 
     /// Where an upload stands; `None` if there is no such upload to this repository.
